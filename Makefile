@@ -1,0 +1,40 @@
+# Mangrove's commands. The work is in scripts/; every cargo call goes through scripts/cargo.sh with --release, so that RocksDB is
+# compiled once.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help demo build test conformance lint doc bench bench-peers clean
+
+cargo := scripts/cargo.sh
+all := --release --locked --workspace
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## everything on this machine, no other part needed (ARGS='...' goes to `mangrove demo`)
+	target/release/mangrove demo $(ARGS)
+
+build: ## installs what is missing, then builds (the first time 25 minutes on 2 cores, nearly all of it RocksDB)
+	@scripts/timed.sh set-up scripts/setup.sh build
+	@scripts/timed.sh build $(cargo) build $(all)
+
+test: ## all tests, against a real Kafka, and all lints (TEST=name: only tests whose name contains it, no lints)
+	@scripts/test.sh $(TEST)
+
+conformance: ## the suite that every broker, backend and tier must pass
+	@scripts/test.sh conformance
+
+lint: ## rustfmt, shellcheck, cargo-deny, clippy, rustdoc
+	@scripts/lint.sh
+
+doc: ## the API documentation, in target/doc
+	@scripts/timed.sh doc $(cargo) doc $(all) --no-deps
+
+bench: ## the benches (BENCH=name: only those whose name contains it)
+	@scripts/timed.sh bench $(cargo) bench --profile release --locked --workspace -- $(BENCH)
+
+bench-peers: ## Mangrove beside Kafka Streams and a bare librdkafka client, interleaved (PEERS=, ROUNDS=)
+	@benches/peers/run.sh
+
+clean: ## removes what tests and measurements left; `cargo clean` removes the compiled code too
+	@scripts/testbed.sh down
+	rm -rf target/testbed target/peers target/tools target/*.log target/steps.tsv target/skips.txt

@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# A real Apache Kafka (one node, KRaft) for tests and measurements. Needs Java 17 or newer; Maven the first time.
+#
+#   kafka.sh jars             fetch the broker's jars (once per version; a fresh clone finds them in the cache)
+#   kafka.sh start DIR PORT   start a broker, or find it running; PORT 0 takes a free one. Returns when it answers
+#                             and prints its address. DIR keeps data, port, pid and log: a restart finds its data
+#   kafka.sh stop DIR         stop it in good order (idempotent)
+#   kafka.sh kill DIR         kill -9
+#   kafka.sh ready HOST:PORT  does a broker answer there?
+#
+#   KAFKA_VERSION     the broker's version, default 4.1.1
+#   KAFKA_HEAP        default 1g
+#   KAFKA_JVM         more flags for Java, default -XX:TieredStopAtLevel=1: starts in half the time; empty for measurements
+#   KAFKA_PROXY_PORT  adds a listener for clients that come through a proxy on this port; it listens on the port
+#                     that DIR/proxied-port names
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+version=${KAFKA_VERSION:-4.1.1}
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/mangrove/kafka-$version
+archive=$cache/classes.jsa # Java's class data archive: a broker starts in 2 s instead of 6
+wait_s=60
+
+die() { echo "kafka.sh: $*" >&2; exit 1; }
+
+fetch() {
+  [ -e "$cache/done" ] && return
+  command -v java >/dev/null || die "Java is missing: scripts/setup.sh test installs it"
+  command -v mvn >/dev/null || die "Maven is missing: scripts/setup.sh test installs it"
+  mkdir -p "$cache"
+  (
+    flock 9
+    [ -e "$cache/done" ] && exit
+    rm -rf "${cache:?}/lib" "${cache:?}/first"
+    echo "kafka.sh: fetching Kafka $version" >&2
+    mvn -q -B -ntp -Dstyle.color=never -f "$here/kafka/pom.xml" -Dkafka.version="$version" dependency:copy-dependencies \
+      -DoutputDirectory="$cache/lib" </dev/null >"$cache/mvn.log" 2>&1 || die "Maven failed: $(tail -n 5 "$cache/mvn.log")"
+    run "$cache/first" 0 -XX:ArchiveClassesAtExit="$archive" >/dev/null
+    stop "$cache/first" TERM
+    rm -rf "$cache/first"
+    touch "$cache/done"
+  ) 9>"$cache/lock"
+}
+
+lives() { # PID (a zombie does not)
+  local stat
+  stat=$(cat "/proc/$1/stat" 2>/dev/null) && [[ ${stat##*) } != Z* ]]
+}
+
+pid_of() { # DIR: the pid of its broker, if that lives and its number was not given to another process
+  local pid
+  pid=$(cat "$1/pid" 2>/dev/null) && lives "$pid" || return 1
+  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$1/server.properties" && echo "$pid"
+}
+
+free_port() {
+  local port
+  while :; do
+    port=$((20000 + RANDOM % 12000)) # below the range from which the system takes ports by itself
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
+  done
+}
+
+# Asks for metadata (version 4, no topics) and looks whether the answer lists a broker.
+ready() {
+  local answer
+  # shellcheck disable=SC2016
+  answer=$(timeout 5 bash -c '
+    exec 3<>"/dev/tcp/${1%:*}/${1##*:}"
+    printf "\0\0\0\x0f\0\x03\0\x04\0\0\0\x01\xff\xff\0\0\0\0\0" >&3
+    head -c 16 <&3 | od -An -tu1' _ "$1" 2>/dev/null) || return 1
+  read -ra bytes <<<"${answer//$'\n'/ }"
+  [ "${#bytes[@]}" -eq 16 ] && [ "${bytes[15]}" -ge 1 ] # length 4, correlation 4, throttle 4, number of brokers 4
+}
+
+configure() { # DIR PORT
+  local dir=$1 port=$2 proxied
+  [ "$port" != 0 ] || port=$(cat "$dir/port" 2>/dev/null || free_port)
+  echo "$port" >"$dir/port"
+  [ -s "$dir/controller-port" ] || free_port >"$dir/controller-port"
+  sed -e "s|@PORT@|$port|g" -e "s|@CONTROLLER_PORT@|$(cat "$dir/controller-port")|g" -e "s|@DIR@|$dir|g" \
+    "$here/kafka/server.properties" >"$dir/server.properties"
+  [ -n "${KAFKA_PROXY_PORT:-}" ] || return 0
+  [ -s "$dir/proxied-port" ] || free_port >"$dir/proxied-port"
+  proxied=$(cat "$dir/proxied-port")
+  sed -i -e "s|^listeners=.*|&,PROXIED://127.0.0.1:$proxied|" \
+    -e "s|^advertised.listeners=.*|&,PROXIED://127.0.0.1:$KAFKA_PROXY_PORT|" "$dir/server.properties"
+}
+
+run() { # DIR PORT JAVA-FLAGS...
+  local dir port pid begun=$SECONDS
+  mkdir -p "$1" && dir=$(cd "$1" && pwd)
+  if ! pid=$(pid_of "$dir"); then
+    configure "$dir" "$2"
+    export CLASSPATH="$cache/lib/*"
+    local java=(java -Xlog:disable -Xlog:all=error -Dlog4j2.configurationFile="$here/kafka/log4j2.properties" "${@:3}")
+    if [ ! -e "$dir/data/meta.properties" ]; then
+      java -XX:TieredStopAtLevel=1 -XX:SharedArchiveFile="$archive" -Xlog:disable kafka.tools.StorageTool format --standalone -c "$dir/server.properties" \
+        -t "$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | cut -c1-22)" >"$dir/log" 2>&1 ||
+        die "formatting failed: $(tail -n 3 "$dir/log")"
+    fi
+    setsid "${java[@]}" -Xms256m -Xmx"${KAFKA_HEAP:-1g}" kafka.Kafka "$dir/server.properties" >>"$dir/log" 2>&1 </dev/null 9>&- &
+    pid=$!
+    echo "$pid" >"$dir/pid"
+  fi
+  port=$(cat "$dir/port")
+  until ready "127.0.0.1:$port"; do
+    lives "$pid" || die "the broker ended: $(tail -n 5 "$dir/log")"
+    [ $((SECONDS - begun)) -lt $wait_s ] || die "no answer from 127.0.0.1:$port in $wait_s s; log: $dir/log"
+    sleep 0.1
+  done
+  echo "127.0.0.1:$port"
+}
+
+start() { # DIR PORT
+  fetch
+  local flags
+  read -ra flags <<<"${KAFKA_JVM--XX:TieredStopAtLevel=1}"
+  run "$1" "$2" -XX:SharedArchiveFile="$archive" "${flags[@]}"
+}
+
+stop() { # DIR SIGNAL
+  local dir pid begun=$SECONDS
+  dir=$(cd "$1" 2>/dev/null && pwd) || return 0
+  pid=$(pid_of "$dir") || return 0
+  kill "-$2" "$pid" 2>/dev/null || true
+  while pid=$(pid_of "$dir"); do
+    [ $((SECONDS - begun)) -lt 20 ] || kill -9 "$pid" 2>/dev/null || true
+    sleep 0.1
+  done
+  rm -f "$dir/pid"
+}
+
+case ${1:-} in
+  jars) fetch ;;
+  start) start "${2:?kafka.sh start DIR PORT}" "${3:-0}" ;;
+  stop) stop "${2:?kafka.sh stop DIR}" TERM ;;
+  kill) stop "${2:?kafka.sh kill DIR}" KILL ;;
+  ready) ready "${2:?kafka.sh ready HOST:PORT}" ;;
+  *) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2 ;;
+esac
