@@ -1,0 +1,450 @@
+//! A typed store of one task: decoded values in memory above a [`Backend`], with the changes not yet committed on top.
+//!
+//! Values live decoded in slots, bounded in bytes, so that the backend is off the hot path for active keys. A change makes
+//! its slot dirty: dirty slots are the overlay. Committing encodes each dirty value once, whatever number of records touched it; a
+//! rollback drops the dirty slots, and the next look-up finds the backend's committed value again. So no second copy of a
+//! value is ever kept, and what the backend holds is always the committed view.
+//!
+//! Each kept value carries its [`Marks`]: by input of the task, the next offset after the last one that it includes. Under
+//! at-least-once they tell a replayed record from a new one; under exactly-once a replayed record is a broken invariant.
+//!
+//! Format of a kept value: codec version byte, then bincode of (marks as a sequence, value). The same bytes go to the changelog.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
+use serde::ser::SerializeSeq;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::backend::{Backend, BackendError, Result, StorePartition};
+use crate::codec;
+
+/// How many co-partitioned inputs a task may have.
+pub const MAX_INPUTS: usize = 4;
+
+/// By input of the task: the next offset after the last one a value includes; 0 where it includes none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks(pub [u64; MAX_INPUTS]);
+
+impl Marks {
+    /// True where the value includes the record at this offset of this input already.
+    #[must_use]
+    pub fn include(&self, at: Mark) -> bool {
+        at.offset < self.0[usize::from(at.input)]
+    }
+
+    fn advance(&mut self, at: Mark) {
+        let next = &mut self.0[usize::from(at.input)];
+        *next = (*next).max(at.offset + 1);
+    }
+}
+
+impl Serialize for Marks {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let used = MAX_INPUTS - self.0.iter().rev().take_while(|&&next| next == 0).count();
+        let mut seq = serializer.serialize_seq(Some(used))?;
+        for next in &self.0[..used] {
+            seq.serialize_element(next)?;
+        }
+        seq.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Marks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Marks;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "at most {MAX_INPUTS} offsets")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Marks, A::Error> {
+                let mut marks = Marks::default();
+                let mut at = 0;
+                while let Some(next) = seq.next_element()? {
+                    *marks.0.get_mut(at).ok_or_else(|| serde::de::Error::invalid_length(at + 1, &self))? = next;
+                    at += 1;
+                }
+                Ok(marks)
+            }
+        }
+        deserializer.deserialize_seq(InOrder)
+    }
+}
+
+/// One record of one input of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The input's number within its task; the lead topic is 0.
+    pub input: u8,
+    /// The record's offset.
+    pub offset: u64,
+}
+
+/// A value that a store can keep.
+pub trait Value: Serialize + DeserializeOwned + Default + Send + 'static {
+    /// Bytes it owns on the heap, roughly: the cache is bounded by them.
+    fn heap_bytes(&self) -> usize;
+}
+
+impl Value for u64 {
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Value for String {
+    fn heap_bytes(&self) -> usize {
+        self.capacity()
+    }
+}
+
+/// Encodes a value as it is kept, with its marks.
+pub fn encode_kept<V: Serialize>(marks: &Marks, value: &V, into: &mut Vec<u8>) {
+    codec::encode(&(marks, value), into);
+}
+
+/// Decodes a kept value.
+///
+/// # Errors
+/// What [`codec::decode`] says of bytes that are none.
+pub fn decode_kept<V: DeserializeOwned>(bytes: &[u8]) -> std::result::Result<(Marks, V), codec::CodecError> {
+    codec::decode(bytes)
+}
+
+/// Decodes only the marks of a kept value.
+///
+/// # Errors
+/// What [`codec::decode_prefix`] says of bytes that are none.
+pub fn decode_marks(bytes: &[u8]) -> std::result::Result<Marks, codec::CodecError> {
+    codec::decode_prefix(bytes)
+}
+
+#[derive(Debug)]
+struct Slot<V> {
+    key: Box<[u8]>,
+    marks: Marks,
+    value: Option<V>,
+    bytes: usize,
+    dirty: bool,
+    used: bool,
+}
+
+/// What a slot costs beside its key and its value's heap: itself, and its entry in the index.
+const fn slot_overhead<V>() -> usize {
+    size_of::<Slot<V>>() + size_of::<(Box<[u8]>, u32)>() + 16
+}
+
+/// How a store is set up.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Bytes of decoded values to keep, beyond what is dirty.
+    pub cache_bytes: usize,
+    /// True under exactly-once: a record that a value includes already is then a broken invariant.
+    pub exactly_once: bool,
+    /// Seeds the index's hash, so that nobody can choose keys that collide.
+    pub hash_seed: u64,
+}
+
+/// Counters of a store since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreCounters {
+    /// Keys asked for that were in memory.
+    pub hits: u64,
+    /// Keys asked for that had to be read from the backend.
+    pub misses: u64,
+    /// Slots given up to stay within the bound.
+    pub evicted: u64,
+    /// Records skipped because the value included them already (at-least-once).
+    pub replayed: u64,
+}
+
+/// The typed store of one task's partition. See the module's header.
+#[derive(Debug)]
+pub struct Store<V> {
+    partition: StorePartition,
+    backend: Arc<dyn Backend>,
+    options: StoreOptions,
+    index: HashMap<Box<[u8]>, u32, FixedState>,
+    slots: Vec<Option<Slot<V>>>,
+    free: Vec<u32>,
+    dirty: Vec<u32>,
+    bytes: usize,
+    hand: usize,
+    counters: StoreCounters,
+    scratch: Vec<u8>,
+}
+
+impl<V: Value> Store<V> {
+    /// A store above a partition that the backend has open.
+    #[must_use]
+    pub fn new(partition: StorePartition, backend: Arc<dyn Backend>, options: StoreOptions) -> Self {
+        let index = HashMap::with_hasher(FixedState::with_seed(options.hash_seed));
+        Self {
+            partition,
+            backend,
+            options,
+            index,
+            slots: Vec::new(),
+            free: Vec::new(),
+            dirty: Vec::new(),
+            bytes: 0,
+            hand: 0,
+            counters: StoreCounters::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Brings the keys into memory with one read of the backend for all that are missing. Whoever processes a batch calls it first:
+    /// nothing after it waits.
+    ///
+    /// # Errors
+    /// The backend's; a value that does not decode is [`BackendError::Corrupt`].
+    pub fn prefetch<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> Result<()> {
+        let mut missing: Vec<&[u8]> = Vec::new();
+        for key in keys {
+            match self.index.get(key) {
+                Some(&at) => {
+                    self.counters.hits += 1;
+                    self.slot_mut(at).used = true;
+                }
+                None => missing.push(key),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        self.counters.misses += missing.len() as u64;
+        let mut found: Vec<std::result::Result<Option<(Marks, V)>, codec::CodecError>> = Vec::new();
+        found.resize_with(missing.len(), || Ok(None));
+        self.backend.multi_get(&self.partition, &missing, &mut |at, bytes| {
+            found[at] = bytes.map(decode_kept).transpose();
+        })?;
+        for (key, kept) in missing.into_iter().zip(found) {
+            let kept = kept.map_err(|why| BackendError::Corrupt {
+                partition: self.partition.clone(),
+                what: format!("a kept value does not decode: {why}"),
+            })?;
+            let (marks, value) = kept.map_or((Marks::default(), None), |(marks, value)| (marks, Some(value)));
+            self.insert(key, marks, value);
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, key: &[u8], marks: Marks, value: Option<V>) -> u32 {
+        let mut slot = Slot { key: key.into(), marks, value, bytes: 0, dirty: false, used: true };
+        slot.bytes = Self::cost(&slot);
+        self.bytes += slot.bytes;
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.slots[at as usize] = Some(slot);
+                at
+            }
+            None => {
+                self.slots.push(Some(slot));
+                u32::try_from(self.slots.len() - 1).expect("invariant: fewer than 2^32 keys in memory")
+            }
+        };
+        self.index.insert(key.into(), at);
+        at
+    }
+
+    fn cost(slot: &Slot<V>) -> usize {
+        2 * slot.key.len() + slot.value.as_ref().map_or(0, Value::heap_bytes) + slot_overhead::<V>()
+    }
+
+    fn slot(&self, at: u32) -> &Slot<V> {
+        self.slots[at as usize].as_ref().expect("invariant: indexed slots are filled")
+    }
+
+    fn slot_mut(&mut self, at: u32) -> &mut Slot<V> {
+        self.slots[at as usize].as_mut().expect("invariant: indexed slots are filled")
+    }
+
+    fn find(&self, key: &[u8]) -> u32 {
+        *self.index.get(key).expect("a key must be prefetched before it is read")
+    }
+
+    /// The value of a prefetched key, uncommitted changes included.
+    ///
+    /// # Panics
+    /// Where the key was not prefetched: a fault of the processor.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<&V> {
+        self.slot(self.find(key)).value.as_ref()
+    }
+
+    /// The value of a prefetched key, to be changed by one record: none where the value includes that record already, so that the record is
+    /// to be skipped whole (only after a crash under at-least-once). An absent value begins as the default.
+    ///
+    /// # Panics
+    /// Where the key was not prefetched, or where a value is ahead of its input under exactly-once (I2 would be broken).
+    pub fn update(&mut self, key: &[u8], by: Mark) -> Option<&mut V> {
+        self.change(key, by).map(|value| value.get_or_insert_default())
+    }
+
+    /// Forgets a prefetched key's value: the changelog gets a tombstone. False where the value includes that record already.
+    ///
+    /// # Panics
+    /// As [`Self::update`].
+    pub fn remove(&mut self, key: &[u8], by: Mark) -> bool {
+        self.change(key, by).map(|value| *value = None).is_some()
+    }
+
+    fn change(&mut self, key: &[u8], by: Mark) -> Option<&mut Option<V>> {
+        let at = self.find(key);
+        let exactly_once = self.options.exactly_once;
+        let slot = self.slots[at as usize].as_mut().expect("invariant: indexed slots are filled");
+        if slot.marks.include(by) {
+            assert!(!exactly_once, "a value of {} is ahead of its input: I2 is broken", self.partition);
+            self.counters.replayed += 1;
+            return None;
+        }
+        slot.marks.advance(by);
+        slot.used = true;
+        if !slot.dirty {
+            slot.dirty = true;
+            self.dirty.push(at);
+        }
+        Some(&mut slot.value)
+    }
+
+    /// True where the value of a prefetched key includes this record already.
+    #[must_use]
+    pub fn includes(&self, key: &[u8], record: Mark) -> bool {
+        self.slot(self.find(key)).marks.include(record)
+    }
+}
+
+/// What the engine asks of a store, whatever its values are.
+pub trait AnyStore: Send {
+    /// Which partition of which store.
+    fn partition(&self) -> &StorePartition;
+
+    /// Calls `each` with every changed key and its encoded value, none for a tombstone, in the order of first change. Each value is
+    /// encoded here, once.
+    fn encode_changes(&mut self, each: &mut dyn FnMut(&[u8], Option<&[u8]>));
+
+    /// How many keys are changed and not committed.
+    fn changed(&self) -> usize;
+
+    /// The changes are committed and the backend has them: they are the committed view now. Also evicts down to the bound.
+    fn settle(&mut self);
+
+    /// The changes are void.
+    fn rollback(&mut self);
+
+    /// Forgets everything in memory: the backend was changed underneath.
+    fn reset(&mut self);
+
+    /// Bytes in memory.
+    fn bytes(&self) -> usize;
+
+    /// Counters since they were last taken.
+    fn take_counters(&mut self) -> StoreCounters;
+
+    /// For the typed view.
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+}
+
+impl<V: Value> AnyStore for Store<V> {
+    fn partition(&self) -> &StorePartition {
+        &self.partition
+    }
+
+    fn encode_changes(&mut self, each: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for &at in &self.dirty {
+            let slot = self.slots[at as usize].as_mut().expect("invariant: dirty slots are filled");
+            match &slot.value {
+                Some(value) => {
+                    scratch.clear();
+                    encode_kept(&slot.marks, value, &mut scratch);
+                    each(&slot.key, Some(&scratch));
+                }
+                None => each(&slot.key, None),
+            }
+            let bytes = Self::cost(slot);
+            self.bytes = self.bytes + bytes - slot.bytes;
+            slot.bytes = bytes;
+        }
+        self.scratch = scratch;
+    }
+
+    fn changed(&self) -> usize {
+        self.dirty.len()
+    }
+
+    fn settle(&mut self) {
+        for at in std::mem::take(&mut self.dirty) {
+            let slot = self.slot_mut(at);
+            slot.dirty = false;
+            if slot.value.is_none() {
+                // The backend has no marks for an absent key either: what is known must not depend on what is cached.
+                slot.marks = Marks::default();
+            }
+        }
+        self.evict();
+    }
+
+    fn rollback(&mut self) {
+        for at in std::mem::take(&mut self.dirty) {
+            self.release(at);
+        }
+    }
+
+    fn reset(&mut self) {
+        self.index.clear();
+        self.slots.clear();
+        self.free.clear();
+        self.dirty.clear();
+        self.bytes = 0;
+        self.hand = 0;
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn take_counters(&mut self) -> StoreCounters {
+        std::mem::take(&mut self.counters)
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+impl<V: Value> Store<V> {
+    fn release(&mut self, at: u32) {
+        let slot = self.slots[at as usize].take().expect("invariant: only filled slots are released");
+        self.bytes -= slot.bytes;
+        self.index.remove(&slot.key);
+        self.free.push(at);
+    }
+
+    /// Second chance (CLOCK): a slot used since the hand last passed stays for another round.
+    fn evict(&mut self) {
+        let mut passed = 0;
+        while self.bytes > self.options.cache_bytes && passed < 2 * self.slots.len() {
+            let at = self.hand;
+            self.hand = (self.hand + 1) % self.slots.len();
+            passed += 1;
+            match &mut self.slots[at] {
+                Some(slot) if slot.dirty => {}
+                Some(slot) if slot.used => slot.used = false,
+                Some(_) => {
+                    self.release(at as u32);
+                    self.counters.evicted += 1;
+                }
+                None => {}
+            }
+        }
+    }
+}

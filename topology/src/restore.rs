@@ -1,0 +1,193 @@
+//! Bringing a task's store up to its changelog's end: the plan (pure), and the progress of one store.
+//!
+//! A restore ends where everything that was in the changelog when it began has been decided and read: at a position of the
+//! read-committed reader that has reached the high watermark seen at the start. Ending at the last stable offset alone would not do: while a
+//! zombie's transaction is open, committed records of a later owner lie above it.
+
+use state::backend::{Backend, Positions, StorePartition, WriteSet};
+use state::store::decode_marks;
+
+use crate::broker::Bounds;
+use crate::processor::ProcessError;
+use crate::record::{Fetched, TopicPartition};
+
+/// Where a task without committed offsets may begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartFrom {
+    /// Nowhere, if there is state: someone must say.
+    #[default]
+    Refuse,
+    /// Behind the last record that the state includes.
+    Changelog,
+    /// At the first record still retained.
+    Earliest,
+}
+
+/// What is known before a restore.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts<'a> {
+    pub(crate) stored: Option<&'a Positions>,
+    pub(crate) changelog: Bounds,
+    pub(crate) tombstone_retention_ms: u64,
+    pub(crate) now_ms: i64,
+}
+
+/// What to do with a store on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// Keep it and read the changelog from here.
+    CatchUp { from: u64 },
+    /// There is none: read all of the changelog.
+    Fresh { from: u64 },
+    /// Drop it, say why, and read all of the changelog.
+    Rebuild { from: u64, why: String },
+}
+
+/// Decides from facts alone; the only place where a store is ever dropped for what it says.
+pub(crate) fn plan(facts: &Facts<'_>) -> Plan {
+    let Bounds { start, end } = facts.changelog;
+    let Some(stored) = facts.stored else {
+        return Plan::Fresh { from: start };
+    };
+    let age_ms = facts.now_ms.saturating_sub_unsigned(stored.current_at_ms).max(0).unsigned_abs();
+    let why = if stored.changelog > end {
+        format!("it stands at changelog offset {}, but the changelog ends at {end}: lost data or a re-created topic", stored.changelog)
+    } else if stored.changelog < start {
+        format!("it stands at changelog offset {}, but the changelog begins at {start}", stored.changelog)
+    } else if stored.changelog < end && age_ms > facts.tombstone_retention_ms {
+        format!("it is {} h old, and the changelog may have dropped tombstones since", age_ms / 3_600_000)
+    } else {
+        return Plan::CatchUp { from: stored.changelog };
+    };
+    Plan::Rebuild { from: start, why }
+}
+
+/// One store's restore under way.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    pub(crate) store: StorePartition,
+    pub(crate) changelog: TopicPartition,
+    /// The high watermark when it began.
+    pub(crate) until: u64,
+    /// Everything below this has been applied.
+    pub(crate) position: u64,
+    pub(crate) applied: u64,
+    /// The highest lead offset (next) that any value read includes.
+    pub(crate) lead_mark: u64,
+    /// The positions to write beside the data.
+    pub(crate) positions: Positions,
+}
+
+impl Progress {
+    pub(crate) fn remaining(&self) -> u64 {
+        self.until.saturating_sub(self.position)
+    }
+
+    pub(crate) fn done(&self) -> bool {
+        self.position >= self.until
+    }
+
+    /// Applies what was fetched of this changelog (places in `order`, in offset order) and moves on to `position`. Repeats of a key are
+    /// folded: only the last one is written. Under at-least-once the one that includes the most of the input wins, whoever wrote it.
+    pub(crate) fn apply(
+        &mut self,
+        backend: &dyn Backend,
+        fetched: &Fetched,
+        order: &[u32],
+        position: u64,
+        exactly_once: bool,
+        set: &mut WriteSet,
+    ) -> Result<(), ProcessError> {
+        let mut last: Vec<(&[u8], u32)> =
+            order.iter().filter_map(|&at| fetched.get(at as usize).key.map(|key| (key, at))).collect();
+        if exactly_once {
+            last.sort_unstable_by(|a, b| a.0.cmp(b.0).then(b.1.cmp(&a.1)));
+            last.dedup_by(|next, kept| next.0 == kept.0);
+        } else {
+            last = self.newest_by_marks(backend, fetched, last)?;
+        }
+        set.clear();
+        set.begin(self.store.clone());
+        for &(key, at) in &last {
+            let value = fetched.get(at as usize).value;
+            if let Some(bytes) = value {
+                let marks = decode_marks(bytes).map_err(|why| self.unreadable(fetched, at, &why))?;
+                self.lead_mark = self.lead_mark.max(marks.0[0]);
+            }
+            set.change(key, value);
+        }
+        self.applied += order.len() as u64;
+        self.position = self.position.max(position);
+        self.positions.changelog = self.position;
+        set.positions(self.positions.clone());
+        backend.load(set)?;
+        Ok(())
+    }
+
+    fn unreadable(&self, fetched: &Fetched, at: u32, why: &dyn std::fmt::Display) -> ProcessError {
+        let offset = fetched.get(at as usize).offset;
+        ProcessError::Stop(format!("changelog record {} of {} cannot be read: {why}", offset, self.store))
+    }
+
+    /// Nothing fences a zombie under at-least-once: its late changelog records must not win over what includes more of the input.
+    fn newest_by_marks<'f>(
+        &self,
+        backend: &dyn Backend,
+        fetched: &'f Fetched,
+        mut records: Vec<(&'f [u8], u32)>,
+    ) -> Result<Vec<(&'f [u8], u32)>, ProcessError> {
+        records.sort_by(|a, b| a.0.cmp(b.0).then(a.1.cmp(&b.1)));
+        let mut keys: Vec<&[u8]> = records.iter().map(|&(key, _)| key).collect();
+        keys.dedup();
+        let mut kept = vec![0u64; keys.len()];
+        backend.multi_get(&self.store, &keys, &mut |at, bytes| {
+            kept[at] = bytes.and_then(|bytes| decode_marks(bytes).ok()).map_or(0, |marks| marks.0[0]);
+        })?;
+        let mut best = Vec::with_capacity(keys.len());
+        let mut rest = records.as_slice();
+        for (key, mut highest) in keys.into_iter().zip(kept) {
+            let run = rest.partition_point(|&(other, _)| other <= key);
+            let mut winner = None;
+            for &(key, at) in &rest[..run] {
+                let included = match fetched.get(at as usize).value {
+                    // A tombstone has no marks: it takes its place in the order of the log.
+                    None => highest,
+                    Some(bytes) => decode_marks(bytes).map_err(|why| self.unreadable(fetched, at, &why))?.0[0],
+                };
+                if included >= highest {
+                    highest = included;
+                    winner = Some((key, at));
+                }
+            }
+            best.extend(winner);
+            rest = &rest[run..];
+        }
+        Ok(best)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(changelog: u64, current_at_ms: u64) -> Positions {
+        Positions { changelog, inputs: Vec::new(), current_at_ms }
+    }
+
+    fn decide(stored: Option<&Positions>, start: u64, end: u64) -> Plan {
+        plan(&Facts { stored, changelog: Bounds { start, end }, tombstone_retention_ms: 1000, now_ms: 10_000 })
+    }
+
+    #[test]
+    fn a_store_is_kept_unless_it_cannot_be_caught_up() {
+        assert_eq!(decide(None, 3, 9), Plan::Fresh { from: 3 });
+        assert_eq!(decide(Some(&at(5, 9_500)), 3, 9), Plan::CatchUp { from: 5 });
+        assert_eq!(decide(Some(&at(9, 1)), 3, 9), Plan::CatchUp { from: 9 }, "old, but nothing was written since");
+        for (stored, why) in [(at(10, 9_500), "re-created"), (at(2, 9_500), "begins at 3"), (at(5, 8_999), "tombstones")] {
+            match decide(Some(&stored), 3, 9) {
+                Plan::Rebuild { from: 3, why: said } => assert!(said.contains(why), "{said}"),
+                other => panic!("{stored:?} gave {other:?}"),
+            }
+        }
+    }
+}

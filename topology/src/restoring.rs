@@ -1,0 +1,267 @@
+//! How a worker restores: all of its restoring tasks at once through one reader, a bounded bite per step, so that running tasks go on
+//! and the group is followed meanwhile.
+
+use std::time::Duration;
+
+use state::backend::Positions;
+use tracing::{info, warn};
+
+use crate::broker::{Broker, BrokerError, Member, Reaction, Reader};
+use crate::decision::Decision;
+use crate::metrics::Metrics;
+use crate::processor::ProcessError;
+use crate::record::{Fetched, TopicPartition};
+use crate::restore::{Facts, Plan, Progress, StartFrom, plan};
+use crate::status::Phase;
+use crate::task::Task;
+use crate::topology::TaskId;
+use crate::worker::Worker;
+
+/// Records read from changelogs in one step.
+const BITE_RECORDS: usize = 100_000;
+/// How long a step waits for changelog records when nothing else is to be done.
+const BITE_WAIT: Duration = Duration::from_millis(20);
+/// How long the group may take to answer for committed offsets in one step.
+const COMMITTED_WAIT: Duration = Duration::from_millis(1000);
+
+impl<B: Broker> Worker<B> {
+    /// Restores a bite; true where there was something to restore.
+    pub(crate) fn restore_some(&mut self) -> Result<bool, ProcessError> {
+        let restoring = |task: &&Task| task.phase == Phase::Restoring;
+        let ids: Vec<TaskId> = self.tasks.values().filter(restoring).map(|task| task.id).collect();
+        if ids.is_empty() {
+            self.reader = None;
+            return Ok(false);
+        }
+        if self.reader.is_none() {
+            self.reader = Some(self.broker.reader()?);
+        }
+        for &id in &ids {
+            if !self.tasks[&id].planned {
+                self.plan_restore(id)?;
+            }
+        }
+        self.read_changelogs(&ids)?;
+        for id in ids {
+            let done = self.tasks.get(&id).is_some_and(|task| task.restores.iter().all(Progress::done));
+            if done {
+                self.finish_restore(id)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads the facts of one task and decides what its stores need.
+    fn plan_restore(&mut self, id: TaskId) -> Result<(), ProcessError> {
+        let now_ms = self.clock.now_ms();
+        let reader = self.reader.as_mut().expect("invariant: made before planning");
+        let member = self.member.as_mut().expect("invariant: tasks belong to a member");
+        let task = self.tasks.get_mut(&id).expect("invariant: listed by the caller");
+        let froms: Vec<TopicPartition> = task.inputs.iter().map(|input| input.from).collect();
+        // First the committed offsets: the answer waits for a dead owner's transaction to end. Then the changelog's end.
+        let committed = member.committed(&froms, COMMITTED_WAIT)?;
+        let topics = self.shared.topology.topics();
+        task.restores.clear();
+        for (store, log) in task.stores.iter().zip(&task.changelogs) {
+            let partition = store.partition().clone();
+            let stored = self.shared.backend.open(&partition)?;
+            let bounds = reader.bounds(log.to)?;
+            let facts = Facts {
+                stored: stored.as_ref(),
+                changelog: bounds,
+                tombstone_retention_ms: self.config.tombstone_retention_ms,
+                now_ms,
+            };
+            let (from, kept) = match plan(&facts) {
+                Plan::CatchUp { from } => (from, stored.unwrap_or_default()),
+                Plan::Fresh { from } => (from, Positions::default()),
+                Plan::Rebuild { from, why } => {
+                    warn!(task = %id, store = %partition, why, "store dropped: it is rebuilt from its changelog");
+                    Metrics::add(&self.metrics.stores_rebuilt_total, 1);
+                    self.shared.backend.drop_partition(&partition)?;
+                    self.shared.backend.open(&partition)?;
+                    (from, Positions::default())
+                }
+            };
+            if from < bounds.end {
+                reader.assign(log.to, from)?;
+            }
+            let lead = topics.name(froms[0].topic);
+            let lead_mark = kept.inputs.iter().find(|(name, _)| name == lead).map_or(0, |(_, next)| *next);
+            task.restores.push(Progress {
+                store: partition,
+                changelog: log.to,
+                until: bounds.end,
+                position: from,
+                applied: 0,
+                lead_mark,
+                positions: kept,
+            });
+        }
+        task.decisions = match self.shared.topology.subs()[usize::from(id.sub)].decisions {
+            Some(topic) if !self.config.exactly_once => {
+                let from = TopicPartition { topic, partition: id.partition };
+                let bounds = reader.bounds(from)?;
+                if bounds.start < bounds.end {
+                    reader.assign(from, bounds.start)?;
+                    Some((from, bounds.end, Vec::new()))
+                } else {
+                    None
+                }
+            }
+            _ => None,
+        };
+        task.committed = committed;
+        task.planned = true;
+        Ok(())
+    }
+
+    /// Reads a bite of everything assigned and applies it.
+    fn read_changelogs(&mut self, ids: &[TaskId]) -> Result<(), ProcessError> {
+        let idle = self.tasks.values().all(|task| task.phase == Phase::Restoring);
+        let wait = if idle { BITE_WAIT } else { Duration::ZERO };
+        let reader = self.reader.as_mut().expect("invariant: made before reading");
+        let unfinished = ids.iter().any(|id| !self.tasks[id].restored());
+        if !unfinished {
+            return Ok(());
+        }
+        let mut fetched = Fetched::default();
+        reader.poll(&mut fetched, BITE_RECORDS, wait)?;
+        let mut order = std::mem::take(&mut self.order);
+        fetched.order_by_partition(&mut order);
+        let places = |of: TopicPartition| {
+            let start = order.partition_point(|&at| fetched.origin(at as usize) < of);
+            let end = order.partition_point(|&at| fetched.origin(at as usize) <= of);
+            &order[start..end]
+        };
+        let now_ms = self.clock.now_ms();
+        for id in ids {
+            let task = self.tasks.get_mut(id).expect("invariant: listed by the caller");
+            for progress in &mut task.restores {
+                let position = reader.position(progress.changelog).unwrap_or(progress.position);
+                let records = places(progress.changelog);
+                if records.is_empty() {
+                    progress.position = progress.position.max(position);
+                    continue;
+                }
+                let exactly_once = self.config.exactly_once;
+                progress.apply(&*self.shared.backend, &fetched, records, position, exactly_once, &mut self.set)?;
+                Metrics::add(&self.metrics.restored_records_total, records.len() as u64);
+            }
+            if let Some((from, until, found)) = &mut task.decisions {
+                for &at in places(*from) {
+                    let value = fetched.get(at as usize).value.unwrap_or_default();
+                    found.extend(Decision::decode(value).ok());
+                }
+                if reader.position(*from).is_some_and(|position| position >= *until) {
+                    *until = 0;
+                }
+            }
+            task.publish(&self.shared, now_ms);
+        }
+        self.order = order;
+        Ok(())
+    }
+
+    /// Everything is read: checks where input goes on, writes the positions, starts the inputs.
+    fn finish_restore(&mut self, id: TaskId) -> Result<(), ProcessError> {
+        let now_ms = self.clock.now_ms();
+        if !self.tasks[&id].restored() {
+            return Ok(());
+        }
+        self.place_inputs(id)?;
+        let topics = self.shared.topology.topics().clone();
+        let reader = self.reader.as_mut().expect("invariant: made before reading");
+        let member = self.member.as_mut().expect("invariant: tasks belong to a member");
+        let task = self.tasks.get_mut(&id).expect("invariant: listed by the caller");
+        self.set.clear();
+        let mut applied = 0;
+        for at in 0..task.restores.len() {
+            let progress = &task.restores[at];
+            applied += progress.applied;
+            task.changelogs[at].position = progress.position;
+            reader.unassign(progress.changelog)?;
+            let store = progress.store.clone();
+            self.set.begin(store);
+            self.set.positions(task.positions(at, &self.shared, now_ms));
+        }
+        if !self.set.is_empty() {
+            self.shared.backend.write(&self.set)?;
+        }
+        if let Some((from, _, found)) = task.decisions.take() {
+            reader.unassign(from)?;
+            task.remember(&found, &self.shared.topology);
+        }
+        task.stores.iter_mut().for_each(|store| store.reset());
+        let starts: Vec<_> = task.inputs.iter().map(|input| (input.from, input.next)).collect();
+        member.start(&starts)?;
+        task.enter(Phase::Running, &self.shared, now_ms);
+        task.restores.clear();
+        task.planned = false;
+        let lead = &task.inputs[0];
+        info!(task = %id, records = applied, topic = topics.name(lead.from.topic), next = lead.next, "task restored and running");
+        Ok(())
+    }
+
+    /// Decides where each input goes on, or that it may not.
+    fn place_inputs(&mut self, id: TaskId) -> Result<(), ProcessError> {
+        let start_from = self.config.start_from;
+        let exactly_once = self.config.exactly_once;
+        let topics = self.shared.topology.topics().clone();
+        let member = self.member.as_mut().expect("invariant: tasks belong to a member");
+        let task = self.tasks.get_mut(&id).expect("invariant: listed by the caller");
+        let lead_mark = task.restores.iter().map(|progress| progress.lead_mark).max().unwrap_or(0);
+        let stateful = task.restores.iter().any(|progress| progress.until > 0 && progress.lead_mark > 0);
+        for at in 0..task.inputs.len() {
+            let from = task.inputs[at].from;
+            let bounds = member.bounds(from)?;
+            let name = format!("{}:{}", topics.name(from.topic), from.partition);
+            let next = match task.committed[at] {
+                Some(next) if next > bounds.end => {
+                    return stop(format!(
+                        "the group committed offset {next} of {name}, which ends at {}: the topic lost data or was re-created. Restore \
+                         the topic, or run under a new APPLICATION_ID",
+                        bounds.end
+                    ));
+                }
+                Some(next) if next < bounds.start && start_from == StartFrom::Earliest => {
+                    warn!(task = %id, next, retained = bounds.start, input = name, "records lost to retention are skipped, as asked");
+                    bounds.start
+                }
+                Some(next) if next < bounds.start => {
+                    return stop(format!(
+                        "records {next} to {} of {name} are no longer retained and were never processed. To go on without them: \
+                         START_FROM=earliest",
+                        bounds.start
+                    ));
+                }
+                Some(next) if at == 0 && exactly_once && lead_mark > next => {
+                    return stop(format!(
+                        "the state includes {name} up to offset {lead_mark}, but the group committed only {next}: the group's offsets \
+                         were set back. Set them to {lead_mark}, or run under a new APPLICATION_ID"
+                    ));
+                }
+                Some(next) => next,
+                None if at == 0 && stateful => match start_from {
+                    StartFrom::Changelog => lead_mark.max(bounds.start),
+                    StartFrom::Refuse | StartFrom::Earliest => {
+                        return stop(format!(
+                            "there is state for {name} (up to offset {lead_mark}), but the group has no committed offset: Kafka drops those \
+                             of idle groups. To go on behind what the state includes: START_FROM=changelog. To begin anew: a new \
+                             APPLICATION_ID"
+                        ));
+                    }
+                },
+                None => bounds.start,
+            };
+            task.inputs[at].next = next;
+            task.inputs[at].committed = next;
+            task.inputs[at].held = false;
+        }
+        Ok(())
+    }
+}
+
+fn stop(why: String) -> Result<(), ProcessError> {
+    Err(BrokerError::new(Reaction::Stop, why).into())
+}

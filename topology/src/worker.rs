@@ -1,0 +1,554 @@
+//! A worker: one thread, one group member, one producer, and the tasks the group gave it.
+//!
+//! [`Worker::step`] does one round: restore what is to be restored, poll, process, punctuate, follow the group, commit when due. It
+//! never blocks longer than the caller allows, reads no clock of its own and starts no thread, so the simulation drives the very same
+//! code. Every failure is answered in one place, [`Worker::react`], by what it asks for ([`Reaction`]).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use state::backend::{Backend, BackendError, WriteSet};
+use state::store::StoreOptions;
+use tracing::{debug, error, info, warn};
+
+use crate::broker::{Broker, BrokerError, Event, Member, MemberConfig, Reaction, Reader};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::processor::{Counts, DeadLetters, ProcessError, Punctuation, Sink};
+use crate::record::{Batch, Fetched, Outgoing, TopicPartition};
+use crate::restore::StartFrom;
+use crate::status::{Phase, Tasks};
+use crate::task::{Input, Shared, Task};
+use crate::topology::{TaskId, Topology};
+
+/// Arena memory that stays between polls.
+const KEEP_ARENA_BYTES: usize = 8 << 20;
+
+/// How a worker works.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// Its number within the instance.
+    pub index: usize,
+    /// Its place in the group.
+    pub member: MemberConfig,
+    /// Exactly-once, or at-least-once.
+    pub exactly_once: bool,
+    /// The longest a transaction stays open, in milliseconds.
+    pub commit_interval_ms: u64,
+    /// A transaction with nothing more to do is committed once it is this old, in milliseconds.
+    pub commit_idle_ms: u64,
+    /// The most records of one poll.
+    pub max_poll_records: usize,
+    /// Decoded state to keep in memory, in bytes, for each store of each task.
+    pub cache_bytes: usize,
+    /// Changed and uncommitted values, in number, that make a commit due at once.
+    pub max_changed: usize,
+    /// Where a task with state but without committed offsets begins.
+    pub start_from: StartFrom,
+    /// `delete.retention.ms` of the changelogs: an older store is rebuilt.
+    pub tombstone_retention_ms: u64,
+    /// The largest record the dead letters take, in bytes.
+    pub dead_letter_max_bytes: usize,
+    /// Seeds the index of keys in memory.
+    pub hash_seed: u64,
+}
+
+/// What all workers of an instance share.
+#[derive(Clone)]
+pub struct Parts {
+    /// What to run.
+    pub topology: Arc<Topology>,
+    /// How many partitions each topic has, in the order of the topology's table.
+    pub partitions: Vec<u32>,
+    /// Where state is kept.
+    pub backend: Arc<dyn Backend>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// What the tasks are doing.
+    pub tasks: Arc<Tasks>,
+}
+
+/// Why a worker stopped for good.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Halt(pub String);
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Something was done.
+    Worked,
+    /// Nothing was to be done.
+    Idle,
+    /// The broker is in trouble: wait a little before the next step.
+    Backoff,
+}
+
+/// See the module's header.
+pub struct Worker<B: Broker> {
+    pub(crate) broker: Arc<B>,
+    pub(crate) config: WorkerConfig,
+    pub(crate) shared: Shared,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) member: Option<B::Member>,
+    pub(crate) reader: Option<B::Reader>,
+    pub(crate) tasks: BTreeMap<TaskId, Task>,
+    pub(crate) open: Option<Open>,
+    pub(crate) set: WriteSet,
+    pub(crate) order: Vec<u32>,
+    fetched: Fetched,
+    /// Set while effects are half done: a failure then voids all that is uncommitted.
+    working: bool,
+    reopen: bool,
+    quiet: bool,
+    pub(crate) commits: u64,
+    last_trouble: Option<String>,
+}
+
+/// What is processed and not committed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Open {
+    pub(crate) since_us: u64,
+    pub(crate) records: u64,
+}
+
+pub(crate) struct MemberSink<'m, M> {
+    pub(crate) member: &'m mut M,
+    pub(crate) exactly_once: bool,
+}
+
+impl<M: Member> Sink for MemberSink<'_, M> {
+    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), BrokerError> {
+        self.member.send(record)
+    }
+
+    fn settle_order(&mut self) -> Result<(), BrokerError> {
+        if self.exactly_once { Ok(()) } else { self.member.flush() }
+    }
+}
+
+impl<B: Broker> Worker<B> {
+    /// A worker that has not joined yet: its first step does.
+    #[must_use]
+    pub fn new(broker: Arc<B>, parts: Parts, config: WorkerConfig) -> Self {
+        let dead_letters = parts.topology.dead_letters();
+        let shared = Shared {
+            topology: parts.topology,
+            counts: Arc::new(Counts(parts.partitions)),
+            backend: parts.backend,
+            tasks: parts.tasks,
+            dead_letters: dead_letters.map(|topic| DeadLetters { topic, max_bytes: config.dead_letter_max_bytes }),
+            worker: config.index,
+        };
+        Self {
+            broker,
+            config,
+            shared,
+            clock: parts.clock,
+            metrics: parts.metrics,
+            member: None,
+            reader: None,
+            tasks: BTreeMap::new(),
+            open: None,
+            set: WriteSet::default(),
+            order: Vec::new(),
+            fetched: Fetched::default(),
+            working: false,
+            reopen: false,
+            quiet: false,
+            commits: 0,
+            last_trouble: None,
+        }
+    }
+
+    /// One round; waits for records at most `wait`.
+    ///
+    /// # Errors
+    /// [`Halt`] where nothing the worker can do will help.
+    pub fn step(&mut self, wait: Duration) -> Result<Step, Halt> {
+        match self.round(wait) {
+            Ok(step) => {
+                self.last_trouble = None;
+                Ok(step)
+            }
+            Err(error) => self.react(error),
+        }
+    }
+
+    fn round(&mut self, wait: Duration) -> Result<Step, ProcessError> {
+        self.working = false;
+        let joined = self.member.is_some();
+        if !joined {
+            self.member = Some(self.broker.join(&self.config.member)?);
+        }
+        if self.reopen {
+            self.member()?.reopen()?;
+            self.reopen = false;
+        }
+        let restored = self.restore_some()?;
+        let mut fetched = std::mem::take(&mut self.fetched);
+        fetched.clear(KEEP_ARENA_BYTES);
+        let wait = self.poll_wait(wait);
+        let max = self.config.max_poll_records;
+        let event = self.member()?.poll(&mut fetched, max, wait);
+        self.quiet = fetched.is_empty();
+        self.working = true;
+        let processed = self.process(&fetched).and_then(|()| self.punctuate());
+        self.fetched = fetched;
+        processed?;
+        self.working = false;
+        // What came before the event is done under the old assignment.
+        let event = event?;
+        let worked = event.is_some() || restored || !self.quiet;
+        if let Some(event) = event {
+            self.follow(&event)?;
+        }
+        if self.commit_due() {
+            self.working = true;
+            self.commit()?;
+            self.working = false;
+        }
+        Ok(if worked { Step::Worked } else { Step::Idle })
+    }
+
+    pub(crate) fn member(&mut self) -> Result<&mut B::Member, ProcessError> {
+        self.member.as_mut().ok_or_else(|| BrokerError::new(Reaction::Retry, "not joined yet").into())
+    }
+
+    fn poll_wait(&self, wait: Duration) -> Duration {
+        if self.tasks.values().any(|task| task.phase == Phase::Restoring) {
+            return Duration::ZERO;
+        }
+        let Some(open) = self.open else { return wait };
+        let age_us = self.clock.monotonic_us().saturating_sub(open.since_us);
+        wait.min(Duration::from_micros((self.config.commit_idle_ms * 1000).saturating_sub(age_us)))
+    }
+
+    fn commit_due(&self) -> bool {
+        let Some(open) = self.open else { return false };
+        let age_us = self.clock.monotonic_us().saturating_sub(open.since_us);
+        let changed = || self.tasks.values().flat_map(|task| &task.stores).map(|store| store.changed()).sum::<usize>();
+        age_us >= self.config.commit_interval_ms * 1000
+            || (self.quiet && age_us >= self.config.commit_idle_ms * 1000)
+            || changed() >= self.config.max_changed
+    }
+
+    fn begin(&mut self) -> Result<(), ProcessError> {
+        if self.open.is_none() {
+            if self.config.exactly_once {
+                self.member()?.begin()?;
+            }
+            self.open = Some(Open { since_us: self.clock.monotonic_us(), records: 0 });
+        }
+        Ok(())
+    }
+
+    fn process(&mut self, fetched: &Fetched) -> Result<(), ProcessError> {
+        if fetched.is_empty() {
+            return Ok(());
+        }
+        self.begin()?;
+        let began_us = self.clock.monotonic_us();
+        let mut order = std::mem::take(&mut self.order);
+        fetched.order_by_partition(&mut order);
+        let mut rest = order.as_slice();
+        let mut outcome = Ok(());
+        while let (Some(&first), Ok(())) = (rest.first(), &outcome) {
+            let from = fetched.origin(first as usize);
+            let run = rest.partition_point(|&at| fetched.origin(at as usize) <= from);
+            let (batch, others) = rest.split_at(run);
+            rest = others;
+            outcome = self.process_partition(from, fetched, batch);
+        }
+        self.order = order;
+        outcome?;
+        if let Some(open) = &mut self.open {
+            open.records += fetched.len() as u64;
+        }
+        Metrics::add(&self.metrics.records_total, fetched.len() as u64);
+        Metrics::add(&self.metrics.record_bytes_total, fetched.bytes() as u64);
+        Metrics::add(&self.metrics.process_micros_total, self.clock.monotonic_us() - began_us);
+        Ok(())
+    }
+
+    fn process_partition(&mut self, from: TopicPartition, fetched: &Fetched, order: &[u32]) -> Result<(), ProcessError> {
+        let Some((task, input)) = self.reader_of(from) else {
+            debug!(topic = self.shared.topology.topics().name(from.topic), from.partition, "records of a task that is gone");
+            return Ok(());
+        };
+        let Some(task) = self.tasks.get_mut(&task).filter(|task| task.phase == Phase::Running) else {
+            return Ok(());
+        };
+        let member = self.member.as_mut().expect("invariant: records come from a member");
+        let admitted = task.admit(input, order.iter().map(|&at| fetched.get(at as usize).offset));
+        if admitted > 0 {
+            let mut sink = MemberSink { member, exactly_once: self.config.exactly_once };
+            let batch = Batch::new(fetched, &order[..admitted]);
+            task.process(input, &batch, &self.shared, &mut sink)?;
+        }
+        if let Some(&at) = order.get(admitted) {
+            member.stop(&[from])?;
+            task.inputs[input].held = true;
+            task.inputs[input].next = task.inputs[input].next.max(fetched.get(at as usize).offset);
+        }
+        let id = task.id;
+        self.release(id)
+    }
+
+    /// Inputs that were held back go on where the decided order allows it.
+    fn release(&mut self, id: TaskId) -> Result<(), ProcessError> {
+        let task = self.tasks.get_mut(&id).expect("invariant: the caller has just processed it");
+        let member = self.member.as_mut().expect("invariant: tasks belong to a member");
+        for at in 0..task.inputs.len() {
+            let Input { from, next, held, .. } = task.inputs[at];
+            if held && task.admit(at, std::iter::once(next)) > 0 {
+                task.inputs[at].held = false;
+                member.start(&[(from, next)])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn reader_of(&self, from: TopicPartition) -> Option<(TaskId, usize)> {
+        let subs = self.shared.topology.subs().iter().enumerate();
+        let mut found = subs.filter_map(|(sub, spec)| Some((sub, usize::from(spec.input_number(from.topic)?))));
+        found.next().map(|(sub, input)| (TaskId { sub: sub as u16, partition: from.partition }, input))
+    }
+
+    fn punctuate(&mut self) -> Result<(), ProcessError> {
+        let now_ms = self.clock.now_ms();
+        let due = |task: &Task| task.phase == Phase::Running && task.is_due(Punctuation::WallClock, now_ms);
+        if !self.tasks.values().any(due) {
+            return Ok(());
+        }
+        self.begin()?;
+        let member = self.member.as_mut().expect("invariant: tasks belong to a member");
+        let mut sink = MemberSink { member, exactly_once: self.config.exactly_once };
+        for task in self.tasks.values_mut().filter(|task| task.phase == Phase::Running) {
+            task.punctuate(Punctuation::WallClock, now_ms, &self.shared, &mut sink)?;
+        }
+        Ok(())
+    }
+
+    /// Does what the group decided.
+    fn follow(&mut self, event: &Event) -> Result<(), ProcessError> {
+        match event {
+            Event::Assigned(partitions) => {
+                self.member()?.acknowledge(event)?;
+                for &partition in partitions {
+                    self.open_task(partition);
+                }
+            }
+            Event::Revoked(partitions) => {
+                let ids: Vec<TaskId> = partitions.iter().filter_map(|&p| self.led(p)).collect();
+                if ids.iter().any(|id| self.tasks.get(id).is_some_and(Task::is_ahead)) {
+                    self.working = true;
+                    self.commit()?;
+                    self.working = false;
+                }
+                self.close_tasks(&ids)?;
+                self.member()?.acknowledge(event)?;
+            }
+            Event::Lost(partitions) => {
+                let ids: Vec<TaskId> = partitions.iter().filter_map(|&p| self.led(p)).collect();
+                // Their outputs are in the open transaction: none of it may commit.
+                self.abort()?;
+                self.close_tasks(&ids)?;
+                self.member()?.acknowledge(event)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn led(&self, partition: TopicPartition) -> Option<TaskId> {
+        let sub = self.shared.topology.led_by(partition.topic)?;
+        Some(TaskId { sub, partition: partition.partition })
+    }
+
+    fn open_task(&mut self, partition: TopicPartition) {
+        let Some(id) = self.led(partition) else { return };
+        info!(task = %id, worker = self.config.index, "task assigned");
+        let options = StoreOptions {
+            cache_bytes: self.config.cache_bytes,
+            exactly_once: self.config.exactly_once,
+            hash_seed: self.config.hash_seed,
+        };
+        let task = Task::new(id, &self.shared, &options);
+        task.publish(&self.shared, self.clock.now_ms());
+        self.tasks.insert(id, task);
+    }
+
+    fn close_tasks(&mut self, ids: &[TaskId]) -> Result<(), ProcessError> {
+        for id in ids {
+            let Some(task) = self.tasks.remove(id) else { continue };
+            self.shared.tasks.remove(*id);
+            if let Some(reader) = &mut self.reader {
+                for progress in &task.restores {
+                    reader.unassign(progress.changelog)?;
+                }
+            }
+            let inputs: Vec<_> = task.inputs.iter().map(|input| input.from).collect();
+            self.member()?.stop(&inputs)?;
+            info!(task = %id, worker = self.config.index, "task closed");
+        }
+        Ok(())
+    }
+
+    /// Voids everything uncommitted and sends all tasks back to restoring: from there they go on at the committed offsets.
+    fn abort(&mut self) -> Result<(), ProcessError> {
+        let open = self.open.take().is_some();
+        let ids: Vec<TaskId> = self.tasks.keys().copied().collect();
+        self.reader = None;
+        let now_ms = self.clock.now_ms();
+        for id in ids {
+            let task = self.tasks.get_mut(&id).expect("invariant: listed above");
+            let started = task.phase == Phase::Running;
+            task.enter(Phase::Suspended, &self.shared, now_ms);
+            task.enter(Phase::Restoring, &self.shared, now_ms);
+            let inputs: Vec<_> = task.inputs.iter().map(|input| input.from).collect();
+            if started && let Some(member) = &mut self.member {
+                member.stop(&inputs)?;
+            }
+        }
+        Metrics::add(&self.metrics.aborts_total, u64::from(open));
+        if open && self.config.exactly_once && !self.reopen {
+            self.member()?.abort()?;
+        }
+        Ok(())
+    }
+
+    fn react(&mut self, error: ProcessError) -> Result<Step, Halt> {
+        let working = std::mem::take(&mut self.working);
+        match error {
+            ProcessError::Broker(BrokerError { reaction, what }) => match reaction {
+                Reaction::Retry if !working => {
+                    self.trouble(&what);
+                    Ok(Step::Backoff)
+                }
+                Reaction::Retry | Reaction::Abort => {
+                    self.trouble(&what);
+                    self.void()
+                }
+                Reaction::Unknown => {
+                    self.trouble(&what);
+                    Metrics::add(&self.metrics.reopens_total, 1);
+                    self.reopen = true;
+                    self.void()
+                }
+                Reaction::Fenced => {
+                    self.trouble(&what);
+                    Metrics::add(&self.metrics.fenced_total, 1);
+                    self.leave_all();
+                    Ok(Step::Backoff)
+                }
+                _ => Err(self.halt(what)),
+            },
+            ProcessError::Backend(BackendError::Corrupt { partition, what }) => {
+                error!(store = %partition, what, "a store is damaged: it is dropped and restored from its changelog");
+                Metrics::add(&self.metrics.stores_rebuilt_total, 1);
+                match self.shared.backend.drop_partition(&partition) {
+                    Ok(()) => self.void(),
+                    Err(why) => Err(self.halt(why.to_string())),
+                }
+            }
+            ProcessError::Backend(why) => Err(self.halt(why.to_string())),
+            ProcessError::Stop(why) => Err(self.halt(why)),
+        }
+    }
+
+    fn void(&mut self) -> Result<Step, Halt> {
+        match self.abort() {
+            Ok(()) => Ok(Step::Backoff),
+            Err(ProcessError::Broker(BrokerError { reaction: Reaction::Stop, what })) => Err(self.halt(what)),
+            Err(ProcessError::Broker(BrokerError { reaction: Reaction::Fenced, what })) => {
+                self.trouble(&what);
+                self.leave_all();
+                Ok(Step::Backoff)
+            }
+            Err(why) => {
+                // The abort itself got no answer, or a partition could not be stopped: the same medicine as for a lost commit (I8).
+                self.trouble(&why.to_string());
+                self.reopen = true;
+                match self.abort() {
+                    Ok(()) => Ok(Step::Backoff),
+                    Err(_) => {
+                        self.leave_all();
+                        Ok(Step::Backoff)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Drops the member and all tasks, keeps the disk; the next step joins again.
+    fn leave_all(&mut self) {
+        for id in std::mem::take(&mut self.tasks).into_keys() {
+            self.shared.tasks.remove(id);
+        }
+        self.member = None;
+        self.reader = None;
+        self.open = None;
+        self.reopen = false;
+    }
+
+    /// Says what is wrong once, not at each retry.
+    fn trouble(&mut self, what: &str) {
+        if self.last_trouble.as_deref() != Some(what) {
+            warn!(worker = self.config.index, what, "trouble with the broker; trying again");
+            self.last_trouble = Some(what.to_owned());
+        }
+    }
+
+    fn halt(&mut self, why: String) -> Halt {
+        error!(worker = self.config.index, why, "worker stopped");
+        self.leave_all();
+        Halt(why)
+    }
+
+    /// Commits what is done and leaves the group.
+    ///
+    /// # Errors
+    /// [`Halt`] where the last commit failed for good; the disk is kept in any case.
+    pub fn close(&mut self, for_good: bool) -> Result<(), Halt> {
+        let committed = if self.open.is_some() { self.commit() } else { Ok(()) };
+        if let Err(why) = committed {
+            warn!(worker = self.config.index, %why, "the last commit failed: its records will be processed again");
+            let _ = self.react(why)?;
+        }
+        if let Some(member) = &mut self.member
+            && let Err(why) = member.leave(for_good)
+        {
+            warn!(worker = self.config.index, %why, "leaving the group failed: it will notice by the session timeout");
+        }
+        self.leave_all();
+        Ok(())
+    }
+
+    /// How many commits (of transactions, or at-least-once of rounds) this worker has made.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.commits
+    }
+
+    /// What is wrong with the broker at the moment, for people.
+    #[must_use]
+    pub fn trouble_text(&self) -> Option<&str> {
+        self.last_trouble.as_deref()
+    }
+
+    /// True where the group gave it something to do.
+    #[must_use]
+    pub fn has_tasks(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
+    /// True where every task runs and nothing is left to do but wait for records.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.open.is_none() && self.tasks.values().all(|task| task.phase == Phase::Running)
+    }
+}
