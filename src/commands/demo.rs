@@ -1,0 +1,65 @@
+//! `mangrove demo`: everything on one machine, nothing else needed.
+
+use std::path::PathBuf;
+
+use super::Failure;
+use crate::config::{CommandDefaults, Settings};
+use crate::demo::Show;
+use crate::instance::{Blueprint, Identity};
+use crate::service;
+
+const EXAMPLES: &str = "\
+Examples:
+  mangrove demo                  until Ctrl-C; goes on from there at the next start
+  mangrove demo --records 20000  that many more payments, then a summary
+  mangrove demo --rate 500       slower, to watch";
+
+/// What to show, and how fast.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Score this many more payments, print a summary and end
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub records: Option<u64>,
+
+    /// The folder for topics, state and model; STATE_DIR, EMBEDDED_DIR and MODEL_PATH default to places in it
+    #[arg(long, value_name = "FOLDER", default_value = "./data/demo")]
+    pub dir: PathBuf,
+
+    /// Payments a second; as fast as they go where it is not given with --records, else 1,000
+    #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub rate: Option<u32>,
+}
+
+impl Args {
+    /// The demo needs no Kafka and leaves the folders of a real instance alone.
+    pub(super) fn defaults(&self) -> CommandDefaults {
+        let inside = |name: &str| self.dir.join(name).to_string_lossy().into_owned();
+        CommandDefaults {
+            command: "demo",
+            values: vec![
+                ("BROKER", "embedded".to_owned()),
+                ("STATE_DIR", inside("state")),
+                ("EMBEDDED_DIR", inside("broker")),
+                ("MODEL_PATH", inside("current.forest")),
+            ],
+        }
+    }
+}
+
+/// Runs the demo until Ctrl-C or until the records asked for are scored.
+///
+/// # Errors
+/// When a part fails; what is committed stays, and the next start goes on from there.
+pub fn run(args: Args, settings: Settings) -> Result<(), Failure> {
+    let identity = Identity::lock(&settings.state_dir)?;
+    let blueprint = Blueprint::new(&settings)?;
+    let broker = service::embedded(&settings, &blueprint)?;
+    let rate = match (args.rate, args.records) {
+        (Some(rate), _) => Some(rate),
+        (None, Some(_)) => None,
+        (None, None) => Some(1_000),
+    };
+    let mut show = Show::new(args.records, rate, &settings);
+    service::serve(&settings, identity, broker, blueprint, &mut show, &service::maintain)
+}

@@ -1,0 +1,166 @@
+//! The command line: what each command takes, and how it ends.
+//!
+//! A command's module holds its arguments and one function `run(args, settings)` that puts parts together; it holds no
+//! logic of its own. Settings are flags of every command ([`crate::config`]).
+//!
+//! Exit status: 0 done, 1 failed, 2 wrong settings or usage. Results go to standard output, everything else to standard
+//! error.
+
+pub mod backtest;
+pub mod check;
+pub mod config;
+pub mod demo;
+pub mod run;
+pub mod topology;
+pub mod train;
+
+mod failure;
+mod output;
+mod parameters;
+mod progress;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::{CommandDefaults, SettingFlags, Settings, Sources};
+use crate::logging;
+
+pub use failure::{Ending, Failure};
+pub use output::{Output, table};
+pub use parameters::ForestParameters;
+
+const AFTER_HELP: &str = "\
+Examples:
+  mangrove demo                    everything on this machine, nothing else needed
+  mangrove check --connect         are the settings right, does each part answer?
+  mangrove run                     one instance; start more to share the work
+  mangrove train --from pay.csv.gz
+  mangrove backtest pay.csv.gz --train-from 0 --train-to 30 --judge-from 30
+
+Settings are environment variables, lines of .env, or flags of any command:
+`mangrove help run` lists them, `mangrove config` shows what is in force and from
+where.
+
+Exit status: 0 done, 1 failed, 2 wrong settings or usage.";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mangrove",
+    version,
+    about = "Scores every payment as it happens: exactly once, with the reason why.",
+    after_help = AFTER_HELP,
+    max_term_width = 110,
+    disable_help_subcommand = false,
+    propagate_version = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Settings given as flags.
+    #[command(flatten)]
+    pub settings: SettingFlags,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show everything at work on this machine, with made-up payments
+    Demo(demo::Args),
+    /// Run one instance until it is told to stop
+    Run(run::Args),
+    /// Train a model
+    Train(train::Args),
+    /// Score a file of past payments through the very same topology, and judge the verdicts
+    Backtest(backtest::Args),
+    /// Show the graph that a record passes through
+    Topology(topology::Args),
+    /// Check the settings, and that each part answers
+    Check(check::Args),
+    /// Show the settings in force and where each is from
+    Config(config::Args),
+}
+
+impl Command {
+    /// What clap cannot check of the arguments: how they go together.
+    fn validate(&self) -> Result<(), Failure> {
+        match self {
+            Self::Train(args) => args.validate(),
+            Self::Backtest(args) => args.validate(),
+            Self::Demo(_) | Self::Run(_) | Self::Topology(_) | Self::Check(_) | Self::Config(_) => Ok(()),
+        }
+    }
+
+    /// Defaults that differ from the declared ones when this command runs.
+    fn defaults(&self) -> Option<CommandDefaults> {
+        match self {
+            Self::Demo(args) => Some(args.defaults()),
+            _ => None,
+        }
+    }
+
+    /// `check --json` reports wrong settings as part of its answer.
+    fn reports_faults_as_json(&self) -> bool {
+        matches!(self, Self::Check(check::Args { json: true, .. }))
+    }
+
+    fn dispatch(self, settings: Settings) -> Result<(), Failure> {
+        match self {
+            Self::Demo(args) => demo::run(args, settings),
+            Self::Run(args) => run::run(args, settings),
+            Self::Train(args) => train::run(args, settings),
+            Self::Backtest(args) => backtest::run(args, settings),
+            Self::Topology(args) => topology::run(args, settings),
+            Self::Check(args) => check::run(args, settings),
+            Self::Config(args) => config::run(args, settings),
+        }
+    }
+}
+
+/// Runs the program: reads the command line and the settings, starts logging, runs the command, reports a failure.
+pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: Vec<(OsString, OsString)>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, with status 0. Nobody is left to hear of a failed print.
+            let _unheard = error.print();
+            return if error.use_stderr() { Ending::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match execute(cli, environment) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            failure.ending().into()
+        }
+    }
+}
+
+fn execute(cli: Cli, environment: Vec<(OsString, OsString)>) -> Result<(), Failure> {
+    cli.command.validate()?;
+    let sources =
+        Sources { flags: cli.settings.values, environment, dotenv: cli.settings.dotenv, command: cli.command.defaults() };
+    let settings = match Settings::load(&sources) {
+        Ok(settings) => settings,
+        Err(faults) => {
+            if cli.command.reports_faults_as_json() {
+                check::report_faults(&faults)?;
+            }
+            return Err(Failure::settings(&faults));
+        }
+    };
+    logging::start(&settings);
+    cli.command.dispatch(settings)
+}
+
+/// The command line's definition, for completions and manual pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests;

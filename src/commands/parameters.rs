@@ -1,0 +1,25 @@
+//! Arguments that several commands share.
+
+/// How a forest is grown. `--contamination` is a setting and so a flag of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
+pub struct ForestParameters {
+    /// How many trees
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub trees: u32,
+
+    /// How many rows each tree is grown from
+    #[arg(long, value_name = "ROWS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=65_536))]
+    pub samples: u32,
+
+    /// Where the random numbers begin; the same seed and rows give the same forest
+    #[arg(long, value_name = "NUMBER", default_value_t = 42)]
+    pub seed: u64,
+}
+
+impl ForestParameters {
+    /// As training takes them.
+    #[must_use]
+    pub fn params(&self) -> models::TrainParams {
+        models::TrainParams { trees: self.trees as usize, max_samples: self.samples as usize, seed: self.seed }
+    }
+}

@@ -1,0 +1,20 @@
+//! Progress of long work: a bar on a terminal, nothing elsewhere (the log has lines).
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A counter of rows whose number is not known beforehand.
+#[must_use]
+pub fn rows(what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {msg}: {human_pos} rows, {per_sec}, {elapsed}")
+        .expect("invariant: the template is valid");
+    ProgressBar::new_spinner().with_style(style).with_message(what)
+}
+
+/// A bar of known length.
+#[must_use]
+pub fn steps(what: &'static str, length: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} [{bar:40}] {human_pos}/{human_len}, {eta} left")
+        .expect("invariant: the template is valid")
+        .progress_chars("=> ");
+    ProgressBar::new(length).with_style(style).with_message(what)
+}

@@ -1,0 +1,104 @@
+//! What must hold between settings, each of which is right by itself.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use super::fault::Fault;
+use super::parse::TOPIC_NAME_MAX;
+use super::source::Origin;
+use super::table::Settings;
+use super::values::{BrokerKind, Role};
+
+/// The longest ending that we put behind `APPLICATION_ID` for a topic of our own (`-profiles-changelog` and the like).
+const OWN_TOPIC_ENDING_MAX: usize = 32;
+
+pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
+    check_http(settings, faults);
+    check_times(settings, faults);
+    check_topics(settings, faults);
+    check_folders(settings, faults);
+}
+
+fn origin(settings: &Settings, variable: &str) -> Origin {
+    settings.origin(variable).cloned().unwrap_or(Origin::Default)
+}
+
+/// A profile is personal data: nothing serves it to other machines without a token.
+fn check_http(settings: &Settings, faults: &mut Vec<Fault>) {
+    let open = !settings.http_addr.ip().is_loopback() && settings.api_tokens.is_empty();
+    if open && settings.roles.plays(Role::Api) {
+        faults.push(Fault::of_value(
+            "HTTP_ADDR",
+            origin(settings, "HTTP_ADDR"),
+            &settings.http_addr.to_string(),
+            "can be reached from other machines, and no API_TOKENS are set",
+            "a loopback address such as 127.0.0.1:8000, or API_TOKENS",
+        ));
+    }
+}
+
+/// A commit that comes later than the broker's patience finds its transaction aborted, every time.
+fn check_times(settings: &Settings, faults: &mut Vec<Fault>) {
+    let (commit, timeout) = (settings.commit_interval_ms, settings.transaction_timeout_ms);
+    if commit.saturating_mul(2) > timeout {
+        faults.push(Fault::of_value(
+            "COMMIT_INTERVAL_MS",
+            origin(settings, "COMMIT_INTERVAL_MS"),
+            &commit.to_string(),
+            format!("is more than half of TRANSACTION_TIMEOUT_MS ({timeout})"),
+            format!("at most {}, or a longer TRANSACTION_TIMEOUT_MS", timeout / 2),
+        ));
+    }
+}
+
+/// Two streams in one topic would each be read as the other.
+fn check_topics(settings: &Settings, faults: &mut Vec<Fault>) {
+    let topics = [
+        ("TRANSACTIONS_TOPIC", &settings.transactions_topic),
+        ("VERDICTS_TOPIC", &settings.verdicts_topic),
+        ("ANOMALIES_TOPIC", &settings.anomalies_topic),
+        ("COMMANDS_TOPIC", &settings.commands_topic),
+        ("LABELS_TOPIC", &settings.labels_topic),
+        ("MODELS_TOPIC", &settings.models_topic),
+        ("DEAD_LETTERS_TOPIC", &settings.dead_letters_topic),
+    ];
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for (variable, name) in topics {
+        if let Some(other) = owners.insert(name, variable) {
+            let problem = format!("is the topic of {other} too");
+            faults.push(Fault::of_value(variable, origin(settings, variable), name, problem, "a topic of its own"));
+        }
+    }
+    let own_prefix = settings.topic_prefix.len() + settings.application_id.len();
+    if own_prefix + OWN_TOPIC_ENDING_MAX > TOPIC_NAME_MAX {
+        faults.push(Fault::of_value(
+            "APPLICATION_ID",
+            origin(settings, "APPLICATION_ID"),
+            &settings.application_id,
+            "is, together with TOPIC_PREFIX, too long for topics of its own",
+            format!("both together at most {} characters", TOPIC_NAME_MAX - OWN_TOPIC_ENDING_MAX),
+        ));
+    }
+}
+
+/// Two RocksDBs cannot share a folder, and dropping the state must not take the broker with it.
+fn check_folders(settings: &Settings, faults: &mut Vec<Fault>) {
+    if settings.broker != BrokerKind::Embedded {
+        return;
+    }
+    let (state, broker) = (plain(&settings.state_dir), plain(&settings.embedded_dir));
+    if state.starts_with(&broker) || broker.starts_with(&state) {
+        faults.push(Fault::of_value(
+            "EMBEDDED_DIR",
+            origin(settings, "EMBEDDED_DIR"),
+            &settings.embedded_dir.display().to_string(),
+            "overlaps with STATE_DIR",
+            "two folders of which neither holds the other",
+        ));
+    }
+}
+
+/// The path without `.` parts. Links are not followed: neither folder need exist yet.
+fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
+}

@@ -1,0 +1,159 @@
+//! The settings themselves: one declaration each. See [`Declaration`] for what is made of it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::declare::Declaration;
+use super::declare::Fallback::{Found, Prefixed, Text, Unset};
+use super::describe::Row;
+use super::fault::Fault;
+use super::kafka::KafkaProperties;
+use super::parse::{
+    Address, Bytes, Contamination, Count, Currency, FilePath, LogFilter, NamePart, OneOf, Optional, Parser, RoleList, Score,
+    Servers, Switch, Tokens, TopicName, Whole,
+};
+use super::reader::Reader;
+use super::values::{
+    ApiToken, BrokerKind, EmbeddedSync, InputPartitioning, LogFormat, ProcessingGuarantee, Reasons, Roles, StartFrom,
+};
+use super::{Sources, checks, machine, source::Texts};
+
+/// The most milliseconds of any waiting or tolerance: a day.
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+/// The least memory that RocksDB, the caches and the broker's buffers can share.
+const MEMORY_LIMIT_MIN: u64 = 64 << 20;
+
+settings! {
+    /// All settings in force, each checked, each with the source it came from.
+
+    ["Broker"]
+    /// Which broker holds the topics: Kafka (or Redpanda), or the embedded one in a folder of this machine.
+    BROKER => broker: BrokerKind as OneOf<BrokerKind> = Text("kafka");
+    /// The Kafka brokers to ask first. Any other KAFKA_* variable is passed on to librdkafka:
+    /// KAFKA_SECURITY_PROTOCOL is its property security.protocol.
+    KAFKA_BOOTSTRAP_SERVERS => kafka_bootstrap_servers: String as Servers = Text("localhost:9092");
+    /// The embedded broker's folder. One process holds it at a time.
+    EMBEDDED_DIR => embedded_dir: PathBuf as FilePath = Text("./data/broker");
+    /// When a commit of the embedded broker is on disk: before it is acknowledged (commit), or when the operating
+    /// system sees fit (os), which a crash of the process survives and a loss of power does not.
+    EMBEDDED_SYNC => embedded_sync: EmbeddedSync as OneOf<EmbeddedSync> = Text("commit");
+
+    ["Instance"]
+    /// The name of the application: its consumer group's id, and in front of its own topics. Instances that share the
+    /// work share it.
+    APPLICATION_ID => application_id: String as NamePart<1> = Text("mangrove");
+    /// The folder of the local state. One process holds it at a time; its id gives a restart its partitions back.
+    STATE_DIR => state_dir: PathBuf as FilePath = Text("./data/state");
+    /// What this instance does. Of the roles, this version has stream and api; the others are accepted and have no
+    /// effect yet.
+    ROLES => roles: Roles as RoleList = Text("stream,api,projection,schedule,notify");
+    /// How many threads score, each with a group membership and a transaction of its own.
+    WORKERS => workers: u32 as Count<1, 1024> = Found { words: "the number of cores", find: machine::cores };
+    /// The memory to use for state, caches and buffers together.
+    MEMORY_LIMIT => memory_limit: u64 as Bytes<MEMORY_LIMIT_MIN> =
+        Found { words: "half of the machine or container", find: machine::half_of_memory };
+
+    ["Processing"]
+    /// What a crash may cost: nothing (exactly_once), or verdicts that appear twice under one id (at_least_once).
+    PROCESSING_GUARANTEE => processing_guarantee: ProcessingGuarantee as OneOf<ProcessingGuarantee> =
+        Text("exactly_once");
+    /// The longest time between commits, in milliseconds. Under little load they come sooner.
+    COMMIT_INTERVAL_MS => commit_interval_ms: u64 as Whole<1, 60_000> = Text("100");
+    /// Milliseconds after which the broker ends a transaction that its owner left open. A broker takes at most its own
+    /// transaction.max.timeout.ms, 15 minutes as Kafka comes.
+    TRANSACTION_TIMEOUT_MS => transaction_timeout_ms: u64 as Whole<1_000, 900_000> = Text("10000");
+    /// Where to begin when the group has no committed offsets although there is a changelog: none refuses to start.
+    START_FROM => start_from: StartFrom as OneOf<StartFrom> = Text("none");
+    /// Whether the input topic is keyed by murmur2 of the user id, which is checked, or by anything, which costs a
+    /// repartition topic.
+    INPUT_PARTITIONING => input_partitioning: InputPartitioning as OneOf<InputPartitioning> = Text("murmur2");
+    /// How far a payment's time may lie ahead of its record's, in milliseconds. Later ones are dead letters.
+    MAX_FUTURE_MS => max_future_ms: u64 as Whole<0, { 365 * DAY_MS }> = Text("3600000");
+    /// Leave the group for good on SIGTERM, instead of keeping the place for a restart.
+    LEAVE_ON_STOP => leave_on_stop: bool as Switch = Text("false");
+
+    ["Topics"]
+    /// In front of every topic's default name.
+    TOPIC_PREFIX => topic_prefix: String as NamePart<0> = Text("");
+    /// Payments, in.
+    TRANSACTIONS_TOPIC => transactions_topic: String as TopicName = Prefixed("transactions");
+    /// A verdict on every payment, out.
+    VERDICTS_TOPIC => verdicts_topic: String as TopicName = Prefixed("verdicts");
+    /// Verdicts from ANOMALY_THRESHOLD up, out.
+    ANOMALIES_TOPIC => anomalies_topic: String as TopicName = Prefixed("anomalies");
+    /// Resets and erasures, in.
+    COMMANDS_TOPIC => commands_topic: String as TopicName = Prefixed("commands");
+    /// What people found out about verdicts, in.
+    LABELS_TOPIC => labels_topic: String as TopicName = Prefixed("labels");
+    /// Which model is active.
+    MODELS_TOPIC => models_topic: String as TopicName = Prefixed("models");
+    /// Records that could not be scored, with the cause in their headers, out.
+    DEAD_LETTERS_TOPIC => dead_letters_topic: String as TopicName = Prefixed("dead-letters");
+    /// Create topics that are missing.
+    CREATE_TOPICS => create_topics: bool as Switch = Text("true");
+    /// How many partitions a created topic gets.
+    TOPIC_PARTITIONS => topic_partitions: u32 as Count<1, 10_000> = Text("8");
+
+    ["Model"]
+    /// The model's file. Imported as the first version where the models topic is empty; after that the topic decides.
+    MODEL_PATH => model_path: PathBuf as FilePath = Text("./data/models/current.forest");
+    /// The score from which a payment is an anomaly. The default keeps its meaning across models.
+    ANOMALY_THRESHOLD => anomaly_threshold: f64 as Score = Text("0.5");
+    /// The share of the training window that is taken to be anomalous.
+    CONTAMINATION => contamination: f64 as Contamination = Text("0.01");
+    /// Train the first model from the stream itself, once 1,000 payments are logged.
+    AUTO_TRAIN => auto_train: bool as Switch = Text("true");
+    /// Which verdicts say why: those of anomalies, or all.
+    REASONS => reasons: Reasons as OneOf<Reasons> = Text("anomalies");
+
+    ["Money"]
+    /// A JSON file of exchange rates: currency's code to units of the base currency.
+    FX_RATES_PATH => fx_rates_path: Option<PathBuf> as Optional<FilePath> =
+        Unset { means: "amounts are taken as they are" };
+    /// The currency that amounts are converted to.
+    BASE_CURRENCY => base_currency: String as Currency = Text("USD");
+
+    ["HTTP"]
+    /// Where to listen. Anything but loopback needs API_TOKENS: a profile is personal data.
+    HTTP_ADDR => http_addr: SocketAddr as Address = Text("127.0.0.1:8000");
+    /// Who may use the interface: `name:scope+scope:sha256`, with commas between; scopes are query, write, erase and
+    /// admin. Has no flag, since a command line is no place for secrets.
+    API_TOKENS => api_tokens: Vec<ApiToken> as Tokens =
+        Unset { means: "anyone on this machine, and nobody from elsewhere" }, secret;
+
+    ["Logging"]
+    /// Which lines to log: a level, or `target=level` pairs with commas between.
+    LOG => log: String as LogFilter = Text("info");
+    /// How they look. auto is for people on a terminal and JSON elsewhere.
+    LOG_FORMAT => log_format: LogFormat as OneOf<LogFormat> = Text("auto");
+}
+
+impl Settings {
+    /// Reads all sources and checks every setting.
+    ///
+    /// # Errors
+    /// All that is wrong, at once.
+    pub fn load(sources: &Sources) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let declared = |variable: &str| DECLARATIONS.iter().any(|known| known.variable == variable);
+        let ours = |variable: &str| declared(variable) || variable.starts_with(super::kafka::PREFIX);
+        let texts = Texts::collect(sources, ours, &mut faults);
+        let kafka = KafkaProperties::read(&texts, declared, &mut faults);
+        let settings = read_declared(&mut Reader::new(&texts, &mut faults), kafka);
+        if let Some(settings) = &settings {
+            checks::check(settings, &mut faults);
+        }
+        // A setting that could not be read has left a fault.
+        settings.filter(|_| faults.is_empty()).ok_or(faults)
+    }
+
+    /// Every setting in force with its source, secrets masked; `KAFKA_*` properties at the end.
+    pub fn describe(&self) -> Vec<Row> {
+        self.rows.iter().cloned().chain(self.kafka.details().map(Row::of_kafka)).collect()
+    }
+
+    /// Where the value of a declared variable came from.
+    pub fn origin(&self, variable: &str) -> Option<&super::Origin> {
+        self.rows.iter().find(|row| row.variable == variable).map(|row| &row.origin)
+    }
+}

@@ -1,0 +1,3 @@
+//! Payments from files.
+
+pub mod csv;

@@ -1,0 +1,245 @@
+//! An instance: the one place where parts are put together, started and stopped.
+//!
+//! ```text
+//!  identity (locked folder) -> store (RocksDB) -> topics -> workers (a thread each) -> ready ... draining -> last commits -> closed
+//! ```
+
+mod autotrain;
+mod identity;
+mod parts;
+mod topics;
+mod workers;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use state::backend::{Backend, BackendError};
+use state::rocks::{RocksBackend, RocksOptions};
+use topology::broker::Broker;
+use topology::clock::Clock;
+use topology::metrics::Metrics;
+use topology::record::{TopicId, Topics};
+use topology::status::Tasks;
+use topology::topology::Topology;
+use topology::worker::Parts;
+use tracing::{info, warn};
+
+use crate::clock::RealClock;
+use crate::config::{ProcessingGuarantee, Settings, StartFrom};
+use crate::scoring::{ModelSlot, ScoringParams, scoring_topology};
+
+pub use identity::Identity;
+pub use parts::{application, load_model, save_model, scoring_params, topic_names};
+pub use topics::{Creation, Found, TOMBSTONE_RETENTION_MS, check_partitions, ensure};
+pub use workers::{Stop, Workers};
+
+/// A worker that takes longer for a step is stuck: above all of the broker's time-outs.
+const STALL_MS: u64 = 90_000;
+
+/// Why an instance cannot start or go on; for a person, with what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InstanceError(pub String);
+
+impl From<InstanceError> for crate::commands::Failure {
+    fn from(error: InstanceError) -> Self {
+        Self::new(error.0)
+    }
+}
+
+/// What an instance is made of before it has a broker.
+#[derive(Debug)]
+pub struct Blueprint {
+    /// The topology to run.
+    pub topology: Arc<Topology>,
+    /// The model that scores.
+    pub model: ModelSlot,
+    /// What scoring depends on.
+    pub params: ScoringParams,
+}
+
+impl Blueprint {
+    /// From settings: the topology, and the model where its file exists.
+    ///
+    /// # Errors
+    /// Names that collide; a model or table of rates that cannot be used.
+    pub fn new(settings: &Settings) -> Result<Self, InstanceError> {
+        let params = scoring_params(settings, None)?;
+        let model = ModelSlot::default();
+        if settings.model_path.exists() {
+            let loaded = load_model(&settings.model_path)?;
+            info!(model = loaded.id, path = %settings.model_path.display(), "model loaded");
+            model.set(Some(Arc::new(loaded)));
+        }
+        let topology = scoring_topology(&application(settings), &topic_names(settings), &params, &model);
+        let topology = Arc::new(topology.map_err(|why| InstanceError(why.to_string()))?);
+        Ok(Self { topology, model, params })
+    }
+
+    /// The table of topics that the broker needs.
+    #[must_use]
+    pub fn topics(&self) -> Topics {
+        self.topology.topics().clone()
+    }
+}
+
+/// A running instance.
+pub struct Instance {
+    /// Its name.
+    pub name: String,
+    /// The topology it runs.
+    pub topology: Arc<Topology>,
+    /// The model that scores.
+    pub model: ModelSlot,
+    /// What scoring depends on.
+    pub params: ScoringParams,
+    /// Partitions of each topic.
+    pub partitions: Vec<u32>,
+    /// Where state is kept.
+    pub backend: Arc<dyn Backend>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// What the tasks are doing.
+    pub tasks: Arc<Tasks>,
+    /// Health, as probes see it.
+    pub health: Arc<crate::api::Health>,
+    started_at_ms: i64,
+    workers: Workers,
+    _identity: Identity,
+}
+
+impl Instance {
+    /// Starts the workers on a broker. Waits for the broker as long as `stop` is not raised.
+    ///
+    /// # Errors
+    /// [`InstanceError`] says what is missing or wrong.
+    pub fn start<B: Broker>(
+        settings: &Settings,
+        blueprint: Blueprint,
+        identity: Identity,
+        broker: &Arc<B>,
+        stop: &Stop,
+    ) -> Result<Self, InstanceError> {
+        let Blueprint { topology, model, params } = blueprint;
+        let creation = Creation { allowed: settings.create_topics, partitions: settings.topic_partitions };
+        let Found { partitions, dead_letter_max_bytes } = ensure(&**broker, &topology, creation, &|| stop.raised())?;
+        let backend = open_store(&identity.folder, settings.memory_limit)?;
+        let clock = Arc::new(RealClock);
+        let health = Arc::new(crate::api::Health::new(settings.workers as usize, clock.monotonic_us() / 1000, STALL_MS));
+        let parts = Parts {
+            topology: Arc::clone(&topology),
+            partitions: partitions.clone(),
+            backend: Arc::clone(&backend),
+            clock,
+            metrics: Arc::default(),
+            tasks: Arc::default(),
+        };
+        let lead_partitions = partitions[usize::from(topology.subs().last().map_or(TopicId(0), |sub| sub.lead()).0)];
+        let (metrics, tasks) = (Arc::clone(&parts.metrics), Arc::clone(&parts.tasks));
+        let plan = workers::Plan {
+            application: topology.application().to_owned(),
+            instance: identity.name.clone(),
+            count: settings.workers as usize,
+            exactly_once: settings.processing_guarantee == ProcessingGuarantee::ExactlyOnce,
+            commit_interval_ms: settings.commit_interval_ms,
+            transaction_timeout_ms: settings.transaction_timeout_ms,
+            // Half of the memory is for decoded profiles; one instance may have to hold all partitions.
+            cache_bytes: usize::try_from(settings.memory_limit / 2 / u64::from(lead_partitions)).unwrap_or(usize::MAX),
+            start_from: match settings.start_from {
+                StartFrom::Refuse => topology::restore::StartFrom::Refuse,
+                StartFrom::Changelog => topology::restore::StartFrom::Changelog,
+                StartFrom::Earliest => topology::restore::StartFrom::Earliest,
+            },
+            dead_letter_max_bytes,
+            leave_for_good: settings.leave_on_stop,
+        };
+        let workers = Workers::start(broker, &parts, &plan, &health, stop);
+        if settings.auto_train && model.get().is_none() {
+            autotrain::start(settings, Arc::clone(broker), &topology, &tasks, &model, stop.clone());
+        }
+        let name = identity.name.clone();
+        Ok(Self {
+            name,
+            topology,
+            model,
+            params,
+            partitions,
+            backend,
+            metrics,
+            tasks,
+            health,
+            started_at_ms: crate::clock::now_ms(),
+            workers,
+            _identity: identity,
+        })
+    }
+
+    /// What the HTTP interface shows of this instance.
+    #[must_use]
+    pub fn api(&self, settings: &Settings) -> crate::api::Api {
+        crate::api::Api {
+            instance: self.name.clone(),
+            guarantee: settings.processing_guarantee,
+            topology: Arc::clone(&self.topology),
+            partitions: self.partitions.clone(),
+            tasks: Arc::clone(&self.tasks),
+            metrics: Arc::clone(&self.metrics),
+            backend: Arc::clone(&self.backend),
+            model: self.model.clone(),
+            params: self.params.clone(),
+            health: Arc::clone(&self.health),
+            clock: Arc::new(RealClock),
+            started_at_ms: self.started_at_ms,
+            log_key: workers::secret(),
+        }
+    }
+
+    /// The lead topic of scoring: whose partition holds a user.
+    #[must_use]
+    pub fn user_topic(&self) -> TopicId {
+        self.topology.subs().last().expect("invariant: a topology has a sub-topology").lead()
+    }
+
+    /// Why a worker stopped for good, if one did.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.workers.failure()
+    }
+
+    /// Drains: workers commit what is done and leave. At most `within`.
+    ///
+    /// # Errors
+    /// A worker's failure, or workers that did not end in time.
+    pub fn stop(self, within: Duration) -> Result<(), InstanceError> {
+        self.health.drain();
+        self.workers.stop(within)
+    }
+}
+
+/// Opens the store; one that refuses to open is dropped: the changelog has everything.
+fn open_store(folder: &Path, memory_limit: u64) -> Result<Arc<dyn Backend>, InstanceError> {
+    let path = folder.join("rocksdb");
+    let options = RocksOptions {
+        memory_bytes: usize::try_from(memory_limit / 4).unwrap_or(usize::MAX),
+        ..RocksOptions::default()
+    };
+    match RocksBackend::open(&path, options.clone()) {
+        Ok(backend) => Ok(Arc::new(backend)),
+        Err(BackendError::Unusable(why)) => {
+            warn!(path = %path.display(), why, "the store cannot be opened: it is dropped and restored from its changelog");
+            std::fs::remove_dir_all(&path)
+                .map_err(|error| InstanceError(format!("cannot remove {}: {error}", path.display())))?;
+            let backend = RocksBackend::open(&path, options);
+            backend.map(|backend| Arc::new(backend) as Arc<dyn Backend>).map_err(|why| InstanceError(why.to_string()))
+        }
+        Err(why) => Err(InstanceError(why.to_string())),
+    }
+}
+
+/// The address of a server that was asked for, as people and peers call it.
+#[must_use]
+pub fn url(address: SocketAddr) -> String {
+    format!("http://{address}")
+}

@@ -1,0 +1,180 @@
+//! Topics at start: what exists is checked, what is missing is created where allowed.
+
+use std::time::Duration;
+
+use topology::broker::{Broker, BrokerError, Cleanup, Reaction, TopicInfo, TopicSpec};
+use topology::record::TopicId;
+use topology::topology::Topology;
+use tracing::{info, warn};
+
+use super::InstanceError;
+
+/// Milliseconds that a changelog keeps tombstones: a store on disk that is older is rebuilt.
+pub const TOMBSTONE_RETENTION_MS: u64 = 7 * 24 * 3_600_000;
+/// What a dead letter may be larger than its record: our headers.
+const DEAD_LETTER_EXTRA: u32 = 16 << 10;
+/// Kafka's own default for `max.message.bytes`.
+const DEFAULT_MESSAGE_BYTES: u32 = 1_048_588;
+/// Between two attempts to reach a broker that does not answer.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What the broker has, as the engine needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Partitions of each topic of the topology's table.
+    pub partitions: Vec<u32>,
+    /// The largest record that the dead letters take.
+    pub dead_letter_max_bytes: usize,
+}
+
+/// What may be created.
+#[derive(Clone, Copy, Debug)]
+pub struct Creation {
+    /// Whether anything may.
+    pub allowed: bool,
+    /// Partitions of an input that does not exist yet.
+    pub partitions: u32,
+}
+
+/// Describes, creates and checks all topics of a topology. While the broker does not answer, says so and tries again until `stopped`.
+///
+/// # Errors
+/// Missing topics that may not be created, partition counts that do not match, a refusal of the broker.
+pub fn ensure<B: Broker>(
+    broker: &B,
+    topology: &Topology,
+    creation: Creation,
+    stopped: &dyn Fn() -> bool,
+) -> Result<Found, InstanceError> {
+    let mut infos = describe(broker, topology, stopped)?;
+    let missing: Vec<TopicId> =
+        topology.topics().iter().map(|(topic, _)| topic).filter(|topic| infos[usize::from(topic.0)].is_none()).collect();
+    if !missing.is_empty() {
+        let names: Vec<&str> = missing.iter().map(|&topic| topology.topics().name(topic)).collect();
+        if !creation.allowed {
+            return Err(InstanceError(format!(
+                "these topics do not exist: {}. Create them, or set CREATE_TOPICS=true",
+                names.join(", ")
+            )));
+        }
+        for spec in specs(topology, &infos, creation.partitions) {
+            info!(topic = spec.name, partitions = spec.partitions, "creating a topic");
+            retry(stopped, || broker.create(&spec))?;
+        }
+        infos = await_all(broker, topology, stopped)?;
+    }
+    let infos: Vec<TopicInfo> = infos.into_iter().flatten().collect();
+    let partitions: Vec<u32> = infos.iter().map(|info| info.partitions).collect();
+    check_partitions(topology, &partitions)?;
+    let dead = topology.dead_letters().and_then(|topic| infos[usize::from(topic.0)].max_message_bytes);
+    Ok(Found { partitions, dead_letter_max_bytes: dead.unwrap_or(DEFAULT_MESSAGE_BYTES) as usize })
+}
+
+/// A created topic shows up in the metadata a little later.
+fn await_all<B: Broker>(
+    broker: &B,
+    topology: &Topology,
+    stopped: &dyn Fn() -> bool,
+) -> Result<Vec<Option<TopicInfo>>, InstanceError> {
+    for _ in 0..100 {
+        let infos = describe(broker, topology, stopped)?;
+        if infos.iter().all(Option::is_some) {
+            return Ok(infos);
+        }
+        pause(Duration::from_millis(100));
+    }
+    Err(InstanceError("topics that were created do not show up in the broker's metadata".into()))
+}
+
+fn describe<B: Broker>(
+    broker: &B,
+    topology: &Topology,
+    stopped: &dyn Fn() -> bool,
+) -> Result<Vec<Option<TopicInfo>>, InstanceError> {
+    let topics: Vec<TopicId> = topology.topics().iter().map(|(topic, _)| topic).collect();
+    retry(stopped, || broker.describe(&topics))
+}
+
+fn retry<T>(stopped: &dyn Fn() -> bool, mut act: impl FnMut() -> Result<T, BrokerError>) -> Result<T, InstanceError> {
+    let mut said = None;
+    loop {
+        match act() {
+            Ok(done) => return Ok(done),
+            Err(BrokerError { reaction: Reaction::Retry, what }) if !stopped() => {
+                if said.as_ref() != Some(&what) {
+                    warn!(what, "the broker does not answer; trying again");
+                    said = Some(what);
+                }
+                pause(RETRY);
+            }
+            Err(why) => return Err(InstanceError(why.to_string())),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "start-up: nothing else is to be done until the broker answers")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// How each missing topic is to be created.
+fn specs(topology: &Topology, infos: &[Option<TopicInfo>], default_partitions: u32) -> Vec<TopicSpec> {
+    let known = |topic: TopicId| infos[usize::from(topic.0)].as_ref();
+    let changelogs: Vec<TopicId> = topology.changelogs().collect();
+    let lead_partitions = |topic: TopicId| {
+        let sub = topology.subs().iter().find(|sub| {
+            sub.inputs.contains(&topic)
+                || sub.decisions == Some(topic)
+                || sub.stores.iter().any(|store| store.changelog == topic)
+        });
+        sub.and_then(|sub| known(sub.lead())).map(|info| info.partitions)
+    };
+    // Outputs follow the first input, so that a user's records are in one partition number everywhere.
+    let first = known(topology.subs()[0].lead()).map(|info| info.partitions);
+    let input_bytes = known(topology.subs()[0].lead()).and_then(|info| info.max_message_bytes);
+    let spec = |(topic, name): (TopicId, &str)| {
+        let partitions = lead_partitions(topic).or(first).unwrap_or(default_partitions);
+        let cleanup = if changelogs.contains(&topic) {
+            Cleanup::Compact { tombstone_retention_ms: TOMBSTONE_RETENTION_MS }
+        } else {
+            Cleanup::Delete { retention_ms: None }
+        };
+        let dead = Some(topic) == topology.dead_letters();
+        let max_message_bytes = dead.then(|| input_bytes.unwrap_or(DEFAULT_MESSAGE_BYTES).saturating_add(DEAD_LETTER_EXTRA));
+        TopicSpec { name: name.to_owned(), partitions, cleanup, max_message_bytes }
+    };
+    topology.topics().iter().filter(|&(topic, _)| known(topic).is_none()).map(spec).collect()
+}
+
+/// Co-partitioned topics must agree; a changelog and the decisions must have as many partitions as their lead.
+///
+/// # Errors
+/// Which ones do not, and what to do.
+pub fn check_partitions(topology: &Topology, partitions: &[u32]) -> Result<(), InstanceError> {
+    let mut faults = Vec::new();
+    let of = |topic: TopicId| partitions[usize::from(topic.0)];
+    let name = |topic: TopicId| topology.topics().name(topic);
+    for sub in topology.subs() {
+        let lead = sub.lead();
+        let internal = sub.stores.iter().map(|store| store.changelog).chain(sub.decisions);
+        for topic in sub.inputs.iter().copied().chain(internal) {
+            if of(topic) != of(lead) {
+                faults.push(format!(
+                    "`{}` has {} partitions, `{}` has {}",
+                    name(topic),
+                    of(topic),
+                    name(lead),
+                    of(lead)
+                ));
+            }
+        }
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(InstanceError(format!(
+        "topics that belong together have different numbers of partitions: {}. Re-create the wrong ones with the lead topic's number; if \
+         the lead topic grew, move to a new APPLICATION_ID: keys live in other partitions now",
+        faults.join("; ")
+    )))
+}

@@ -1,0 +1,202 @@
+//! Worker threads: one group member each, stepped until told to stop.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use topology::broker::{Broker, MemberConfig};
+use topology::restore::StartFrom;
+use topology::topology::SubTopology;
+use topology::worker::{Parts, Step, Worker, WorkerConfig};
+use tracing::{error, info};
+
+use super::InstanceError;
+use super::topics::TOMBSTONE_RETENTION_MS;
+use crate::api::Health;
+use crate::clock::{monotonic, since};
+
+/// The longest a worker waits for records before it looks at the stop flag.
+const STEP_WAIT: Duration = Duration::from_millis(100);
+/// How long a worker waits while the broker is in trouble.
+const BACKOFF: Duration = Duration::from_millis(100);
+/// Records of one poll: enough for the forest's batches, few enough for a short latency.
+const MAX_POLL_RECORDS: usize = 2_000;
+/// A transaction with nothing more to do is committed once it is this old: see docs/performance.md.
+const COMMIT_IDLE_MS: u64 = 10;
+/// Changed values that make a commit due, so that one transaction's memory is bounded.
+const MAX_CHANGED: usize = 50_000;
+
+/// A flag that tells everything to end. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Raises it.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// True once it was raised.
+    #[must_use]
+    pub fn raised(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// How many workers, and how they work.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) application: String,
+    pub(super) instance: String,
+    pub(super) count: usize,
+    pub(super) exactly_once: bool,
+    pub(super) commit_interval_ms: u64,
+    pub(super) transaction_timeout_ms: u64,
+    pub(super) cache_bytes: usize,
+    pub(super) start_from: StartFrom,
+    pub(super) dead_letter_max_bytes: usize,
+    pub(super) leave_for_good: bool,
+}
+
+impl Plan {
+    fn worker(&self, index: usize, leads: Vec<topology::record::TopicId>) -> WorkerConfig {
+        let identity = format!("{}-{}-{index}", self.application, self.instance);
+        WorkerConfig {
+            index,
+            member: MemberConfig {
+                group: self.application.clone(),
+                instance: identity.clone(),
+                transactional_id: self.exactly_once.then_some(identity),
+                transaction_timeout_ms: self.transaction_timeout_ms,
+                leads,
+            },
+            exactly_once: self.exactly_once,
+            commit_interval_ms: self.commit_interval_ms,
+            commit_idle_ms: COMMIT_IDLE_MS.min(self.commit_interval_ms),
+            max_poll_records: MAX_POLL_RECORDS,
+            cache_bytes: self.cache_bytes,
+            max_changed: MAX_CHANGED,
+            start_from: self.start_from,
+            tombstone_retention_ms: TOMBSTONE_RETENTION_MS,
+            dead_letter_max_bytes: self.dead_letter_max_bytes,
+            // Private to this process: nobody can choose keys that collide.
+            hash_seed: hash_seed(),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "must be unknown to those who choose user ids; decides nothing that is replayed")]
+fn hash_seed() -> u64 {
+    rand::random()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a secret of this process: it must not follow from anything written down")]
+pub(super) fn secret() -> [u8; 32] {
+    rand::random()
+}
+
+/// Running worker threads.
+pub struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    failure: Arc<Mutex<Option<String>>>,
+    stop: Stop,
+}
+
+impl Workers {
+    pub(super) fn start<B: Broker>(
+        broker: &Arc<B>,
+        parts: &Parts,
+        plan: &Plan,
+        health: &Arc<Health>,
+        stop: &Stop,
+    ) -> Self {
+        let failure: Arc<Mutex<Option<String>>> = Arc::default();
+        let leads: Vec<_> = parts.topology.subs().iter().map(SubTopology::lead).collect();
+        let threads = (0..plan.count).map(|index| {
+            let config = plan.worker(index, leads.clone());
+            let (broker, parts, health) = (Arc::clone(broker), parts.clone(), Arc::clone(health));
+            let (failure, stop, for_good) = (Arc::clone(&failure), stop.clone(), plan.leave_for_good);
+            let work = move || {
+                // A panic is a bug in one worker: the thread's tasks start afresh, the others go on.
+                loop {
+                    let fresh = || Worker::new(Arc::clone(&broker), parts.clone(), config.clone());
+                    let run = std::panic::AssertUnwindSafe(|| run(fresh(), index, &health, &stop, for_good));
+                    match std::panic::catch_unwind(run) {
+                        Ok(Ok(())) => return,
+                        Ok(Err(why)) => {
+                            *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+                            return;
+                        }
+                        Err(_) if stop.raised() => return,
+                        Err(_) => {
+                            error!(worker = index, "a worker panicked: it is replaced");
+                            std::thread::park_timeout(BACKOFF);
+                        }
+                    }
+                }
+            };
+            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(work);
+            thread.expect("invariant: the system has threads at start")
+        });
+        Self { threads: threads.collect(), failure, stop: stop.clone() }
+    }
+
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn stop(self, within: Duration) -> Result<(), InstanceError> {
+        self.stop.raise();
+        let began = monotonic();
+        for thread in self.threads {
+            while !thread.is_finished() && since(began) < within {
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+            if !thread.is_finished() {
+                return Err(InstanceError(format!(
+                    "a worker did not end within {} s; what it had not committed will be processed again",
+                    within.as_secs()
+                )));
+            }
+            if thread.join().is_err() {
+                return Err(InstanceError("a worker panicked while it ended".into()));
+            }
+        }
+        info!(seconds = since(began).as_secs_f64(), "workers ended");
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        failure.map_or(Ok(()), |why| Err(InstanceError(why)))
+    }
+}
+
+fn run<B: Broker>(
+    mut worker: Worker<B>,
+    index: usize,
+    health: &Health,
+    stop: &Stop,
+    for_good: bool,
+) -> Result<(), String> {
+    let mut commits = 0;
+    let mut troubled = false;
+    while !stop.raised() {
+        let step = worker.step(STEP_WAIT).map_err(|halt| halt.0).inspect_err(|why| health.stopped(index, why))?;
+        let progressed = step == Step::Idle || worker.commits() != commits;
+        commits = worker.commits();
+        health.stepped(index, monotonic_ms(), progressed);
+        if worker.is_settled() && worker.has_tasks() {
+            health.started();
+        }
+        if troubled || step == Step::Backoff {
+            troubled = worker.trouble_text().is_some();
+            health.trouble(index, worker.trouble_text());
+        }
+        if step == Step::Backoff {
+            std::thread::park_timeout(BACKOFF);
+        }
+    }
+    worker.close(for_good).map_err(|halt| halt.0)
+}
+
+fn monotonic_ms() -> u64 {
+    u64::try_from(monotonic().as_millis()).unwrap_or(u64::MAX)
+}

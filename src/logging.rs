@@ -1,0 +1,29 @@
+//! Log lines: for people on a terminal, JSON elsewhere, always to standard error (standard output is for results).
+//!
+//! `LOG` filters, `LOG_FORMAT` overrides the choice. User ids never appear in a log line; that is the callers' duty.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{LogFormat, Settings};
+
+/// Starts logging for the whole process. Has no effect where logging was started before (a test's subscriber).
+pub fn start(settings: &Settings) {
+    let terminal = io::stderr().is_terminal();
+    let json = match settings.log_format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    // Checked when the settings were read; lossy here only spares a second error path.
+    let filter = EnvFilter::builder().parse_lossy(&settings.log);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Starting twice is not worth a failure: the first subscriber stays.
+    let _first_stays = if json {
+        lines.json().flatten_event(true).with_current_span(false).finish().try_init()
+    } else {
+        lines.with_ansi(terminal).with_target(false).finish().try_init()
+    };
+}

@@ -1,0 +1,32 @@
+//! Where models meet topology: the processor that turns payments into verdicts, and the topology it runs in.
+//!
+//! ```text
+//! transactions, commands -> score (profiles -> changelog, decisions) -> verdicts, anomalies, dead letters
+//! ```
+
+mod commands;
+mod fx;
+mod processor;
+mod repartition;
+mod slot;
+mod wiring;
+
+use serde::{Deserialize, Serialize};
+use state::store::Value;
+
+pub use commands::{Command, CommandKind};
+pub use fx::{FxError, FxTable};
+pub use processor::Scoring;
+pub use slot::ModelSlot;
+pub use wiring::{Partitioning, PROFILES, ScoringParams, TopicNames, scoring_topology};
+
+/// A user's profile as the store keeps it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UserProfile(pub models::Profile);
+
+impl Value for UserProfile {
+    fn heap_bytes(&self) -> usize {
+        self.0.heap_bytes()
+    }
+}

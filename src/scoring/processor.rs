@@ -1,0 +1,305 @@
+//! Scores payments: decode, prefetch, features and update in offset order, the whole batch through the forest, verdicts.
+//!
+//! Score first, then update: a payment never sees itself in its own profile. The same records, commands and decisions give the same
+//! bytes, however they were batched. Nothing after the prefetch waits.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use models::verdict::{Fx, Severity, VerdictRef};
+use models::{Limits, Model, Observation, Transaction, explain, verdict};
+use state::store::Mark;
+use topology::partitioner::partition_of;
+use topology::processor::{Context, ProcessError, Processor, Result};
+use topology::record::{Batch, Record};
+
+use super::commands::{Command, CommandKind};
+use super::repartition::ORIGIN;
+use super::slot::ModelSlot;
+use super::wiring::{PROFILES, Partitioning, ScoringParams};
+use super::UserProfile;
+
+/// Outputs, in the order declared.
+const VERDICTS: usize = 0;
+const ANOMALIES: usize = 1;
+/// Inputs, in the order declared.
+const COMMANDS: u8 = 1;
+
+pub(super) const TOMBSTONE: &str = "tombstone";
+pub(super) const TOMBSTONE_MESSAGE: &str = "the record has no value: a payment cannot be taken back by a tombstone";
+
+/// Records of a task by which the producers' partitioning is judged, and how many of them may be misplaced.
+const JUDGED: u64 = 1000;
+const MISPLACED_MAX: u64 = JUDGED / 10;
+
+pub(super) fn limits(params: &ScoringParams) -> Limits {
+    Limits { max_future_ms: params.max_future_ms, ..Limits::default() }
+}
+
+/// A decoded payment on its way to a verdict.
+struct Payment<'b> {
+    record: Record<'b>,
+    transaction: Transaction<'b>,
+    fx: Option<Fx>,
+    observation: Option<Observation>,
+}
+
+impl Payment<'_> {
+    /// The amount that is scored.
+    fn amount(&self) -> f64 {
+        self.fx.as_ref().map_or(self.transaction.amount, |fx| fx.amount)
+    }
+}
+
+/// The scoring processor of one task.
+pub struct Scoring {
+    params: ScoringParams,
+    limits: Limits,
+    slot: ModelSlot,
+    model: Option<Arc<Model>>,
+    version: Option<u64>,
+    judged: u64,
+    misplaced: u64,
+    rows: Vec<f32>,
+    raw: Vec<f64>,
+    id: Vec<u8>,
+    text: Vec<u8>,
+}
+
+impl Scoring {
+    /// A processor that takes its model from the slot.
+    #[must_use]
+    pub fn new(params: ScoringParams, slot: ModelSlot) -> Self {
+        Self {
+            limits: limits(&params),
+            params,
+            slot,
+            model: None,
+            version: None,
+            judged: 0,
+            misplaced: 0,
+            rows: Vec::new(),
+            raw: Vec::new(),
+            id: Vec::new(),
+            text: Vec::new(),
+        }
+    }
+
+    /// Goes over to the slot's model where it has changed, and writes down when.
+    fn follow_model(&mut self, context: &mut Context<'_>, now_ms: i64) -> Result {
+        let version = self.slot.version();
+        if self.version == Some(version) {
+            return Ok(());
+        }
+        let model = self.slot.get();
+        let id = |model: &Option<Arc<Model>>| model.as_ref().map(|model| model.id.clone());
+        if id(&model) != id(&self.model) {
+            context.decide("model", id(&model).as_deref(), None, now_ms)?;
+        }
+        if self.version.is_none()
+            && let Some(fx) = &self.params.fx
+        {
+            context.decide("fx", Some(&fx.label()), None, now_ms)?;
+        }
+        self.model = model;
+        self.version = Some(version);
+        Ok(())
+    }
+
+    fn decode<'b>(&mut self, batch: &Batch<'b>, context: &mut Context<'_>) -> Result<Vec<Payment<'b>>> {
+        let mut payments = Vec::with_capacity(batch.len());
+        for record in batch.iter() {
+            match self.decode_one(record, context) {
+                Ok(payment) => payments.push(payment),
+                Err((cause, message)) => context.dead_letter(&record, cause, &message)?,
+            }
+        }
+        self.judge()?;
+        Ok(payments)
+    }
+
+    fn decode_one<'b>(
+        &mut self,
+        record: Record<'b>,
+        context: &Context<'_>,
+    ) -> std::result::Result<Payment<'b>, (&'static str, String)> {
+        let Some(value) = record.value else {
+            return Err((TOMBSTONE, TOMBSTONE_MESSAGE.into()));
+        };
+        let transaction = Transaction::from_json(value, record.timestamp, &self.limits)
+            .map_err(|why| (why.cause.as_str(), why.to_string()))?;
+        let partitions = context.partitions();
+        self.judged += 1;
+        if partition_of(transaction.user_id.as_bytes(), partitions) != record.from.partition {
+            self.misplaced += u64::from(self.judged <= JUDGED);
+            let message = format!(
+                "the record is in partition {} but its user_id belongs elsewhere by murmur2 over {partitions} partitions; key records by \
+                 user_id with Kafka's default partitioner, or set INPUT_PARTITIONING=any",
+                record.from.partition
+            );
+            return Err(("misplaced", message));
+        }
+        let fx = match &self.params.fx {
+            None => None,
+            Some(table) => {
+                let fx = table.convert(transaction.amount, transaction.currency.as_deref());
+                Some(fx.ok_or_else(|| ("unknown_currency", "`currency` is not in the table of rates".to_owned()))?)
+            }
+        };
+        Ok(Payment { record, transaction, fx, observation: None })
+    }
+
+    /// Many misplaced records mean a producer with another partitioner, not a few bad records: going on would put them all aside.
+    fn judge(&self) -> Result {
+        if self.params.partitioning == Partitioning::Murmur2 && self.misplaced > MISPLACED_MAX {
+            return Err(ProcessError::Stop(format!(
+                "more than {MISPLACED_MAX} of the first {JUDGED} records of a partition are not where murmur2(user_id) puts them: the \
+                 producers use another key or partitioner (librdkafka: partitioner=murmur2_random). Mend them, or set INPUT_PARTITIONING=any"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Features as they were before each payment, then the update.
+    fn observe(&mut self, payments: &mut [Payment<'_>], context: &mut Context<'_>) {
+        let bound = self.params.global_amount_p99.or_else(|| self.model.as_ref().map(|model| model.global_amount_p99));
+        let input = context.input();
+        let store = context.store::<UserProfile>(PROFILES);
+        self.rows.clear();
+        for payment in payments {
+            let Transaction { user_id, merchant, event_time, .. } = &payment.transaction;
+            let mark = Mark { input, offset: payment.record.offset };
+            let Some(profile) = store.update(user_id.as_bytes(), mark) else {
+                continue;
+            };
+            let amount = payment.amount();
+            let observation = profile.0.score_then_update(amount, *event_time, merchant, bound);
+            self.rows.extend_from_slice(&observation.features);
+            payment.observation = Some(observation);
+        }
+    }
+
+    fn emit(&mut self, payments: &[Payment<'_>], context: &mut Context<'_>) -> Result {
+        self.raw.clear();
+        let model = self.model.clone();
+        if let Some(model) = &model {
+            model.forest.raw_scores(&self.rows, &mut self.raw);
+        }
+        let scored = payments.iter().filter_map(|payment| payment.observation.as_ref().map(|seen| (payment, seen)));
+        for (at, (payment, observation)) in scored.enumerate() {
+            let scored = model.as_deref().map(|model| (model, self.raw[at]));
+            let is_anomaly = self.write_verdict(payment, observation, scored, context);
+            let (key, timestamp) = (payment.transaction.user_id.as_bytes(), payment.record.timestamp);
+            context.emit_here(VERDICTS, key, &self.text, timestamp)?;
+            if is_anomaly {
+                context.emit_here(ANOMALIES, key, &self.text, timestamp)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the verdict into `self.text`; true where it is an anomaly.
+    fn write_verdict(
+        &mut self,
+        payment: &Payment<'_>,
+        observation: &Observation,
+        scored: Option<(&Model, f64)>,
+        context: &Context<'_>,
+    ) -> bool {
+        write_id(&mut self.id, &payment.record, context);
+        let id = std::str::from_utf8(&self.id).expect("invariant: made of a topic's name and digits");
+        let score = scored.map(|(model, raw)| model.score(raw));
+        let is_anomaly = score.is_some_and(|score| score >= self.params.threshold);
+        let reasons = match scored {
+            Some((model, _)) if is_anomaly || self.params.reasons_for_all => {
+                explain::explain(model, observation, payment.amount())
+            }
+            _ => Vec::new(),
+        };
+        let explanation = explain::explanation(&reasons);
+        let Transaction { user_id, merchant, tx_id, currency, event_time, amount } = &payment.transaction;
+        self.text.clear();
+        VerdictRef {
+            tx_id: tx_id.as_deref().unwrap_or(id),
+            id,
+            user_id,
+            event_time: *event_time,
+            amount: *amount,
+            currency: currency.as_deref(),
+            merchant,
+            score,
+            raw_score: scored.map(|(_, raw)| raw),
+            is_anomaly,
+            severity: score.map_or(Severity::None, |score| verdict::severity(score, self.params.threshold)),
+            explanation: &explanation,
+            reasons: &reasons,
+            features: &observation.features,
+            model_id: scored.map(|(model, _)| model.id.as_str()),
+            fx: payment.fx.as_ref(),
+        }
+        .write_json(&mut self.text);
+        is_anomaly
+    }
+
+    fn command(&mut self, record: &Record<'_>, context: &mut Context<'_>) -> Result {
+        let decoded = match record.value {
+            None => Err("the record has no value: a command is expected"),
+            Some(value) => Command::decode(value),
+        };
+        let command = match decoded {
+            Ok(command) => command,
+            Err(message) => return context.dead_letter(record, "not_a_command", message),
+        };
+        let key = command.user_id.as_bytes();
+        if partition_of(key, context.partitions()) != record.from.partition {
+            let message = "the command is not in its user's partition: key it by user_id with Kafka's default partitioner";
+            return context.dead_letter(record, "misplaced", message);
+        }
+        let mark = context.mark(record);
+        context.store::<UserProfile>(PROFILES).prefetch(std::iter::once(key))?;
+        if context.store::<UserProfile>(PROFILES).includes(key, mark) {
+            return Ok(());
+        }
+        context.decide(command.kind.as_str(), command.job.as_deref(), Some(record), record.timestamp)?;
+        let store = context.store::<UserProfile>(PROFILES);
+        match command.kind {
+            CommandKind::Reset => {
+                if let Some(profile) = store.update(key, mark) {
+                    *profile = UserProfile::default();
+                }
+            }
+            CommandKind::Erase => {
+                store.remove(key, mark);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `topic:partition:offset` of the payment's record, or of the one it was before it was repartitioned.
+fn write_id(id: &mut Vec<u8>, record: &Record<'_>, context: &Context<'_>) {
+    id.clear();
+    let origin = record.header(ORIGIN).and_then(|header| header.value).filter(|origin| std::str::from_utf8(origin).is_ok());
+    match origin {
+        Some(origin) => id.extend_from_slice(origin),
+        None => {
+            let topic = context.topic_name(record.from.topic);
+            write!(id, "{topic}:{}:{}", record.from.partition, record.offset)
+                .expect("invariant: writing to memory does not fail");
+        }
+    }
+}
+
+impl Processor for Scoring {
+    fn process(&mut self, batch: &Batch<'_>, context: &mut Context<'_>) -> Result {
+        if context.input() == COMMANDS {
+            return batch.iter().try_for_each(|record| self.command(&record, context));
+        }
+        self.follow_model(context, batch.get(0).timestamp)?;
+        let mut payments = self.decode(batch, context)?;
+        let users = payments.iter().map(|payment| payment.transaction.user_id.as_bytes());
+        context.store::<UserProfile>(PROFILES).prefetch(users)?;
+        self.observe(&mut payments, context);
+        self.emit(&payments, context)
+    }
+}

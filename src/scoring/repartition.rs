@@ -1,0 +1,46 @@
+//! The first stage under `INPUT_PARTITIONING=any`: each payment goes to its user's partition, as it is, with where it came from in
+//! headers: they make the verdict's id, so that the id names the record that the producer wrote.
+
+use models::{Limits, Transaction};
+use topology::processor::{Context, Processor, Result};
+use topology::record::{Batch, Header, Record};
+
+/// `topic:partition:offset` of the record as the producer wrote it.
+pub(super) const ORIGIN: &str = "mangrove.origin";
+
+/// Sends each payment to its user's partition.
+#[derive(Debug)]
+pub(super) struct ByUser {
+    limits: Limits,
+}
+
+impl ByUser {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits }
+    }
+}
+
+impl Processor for ByUser {
+    fn process(&mut self, batch: &Batch<'_>, context: &mut Context<'_>) -> Result {
+        for record in batch.iter() {
+            let Some(value) = record.value else {
+                context.dead_letter(&record, super::processor::TOMBSTONE, super::processor::TOMBSTONE_MESSAGE)?;
+                continue;
+            };
+            match Transaction::from_json(value, record.timestamp, &self.limits) {
+                Ok(payment) => {
+                    let origin = origin(context, &record);
+                    let mut headers: Vec<Header<'_>> = record.headers().filter(|header| header.name != ORIGIN).collect();
+                    headers.push(Header { name: ORIGIN, value: Some(origin.as_bytes()) });
+                    context.emit_with(0, payment.user_id.as_bytes(), value, record.timestamp, &headers)?;
+                }
+                Err(why) => context.dead_letter(&record, why.cause.as_str(), &why.to_string())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn origin(context: &Context<'_>, record: &Record<'_>) -> String {
+    format!("{}:{}:{}", context.topic_name(record.from.topic), record.from.partition, record.offset)
+}

@@ -1,0 +1,209 @@
+//! Runs an instance until it is told to stop: broker, workers, HTTP, signals, drain.
+//!
+//! SIGTERM and Ctrl-C drain: not ready first, a last commit, then the end with status 0, within 10 seconds. A second signal ends at once
+//! what the first one did not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use topology::broker::Broker;
+use tracing::{error, info};
+
+use crate::commands::Failure;
+use crate::config::{BrokerKind, EmbeddedSync, Role, Settings};
+use crate::instance::{Blueprint, Identity, Instance, Stop};
+
+use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions, Sync};
+use crate::broker::kafka::{KafkaBroker, KafkaConfig};
+
+/// The longest a drain may take.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How often a running instance is looked after.
+const LOOK: Duration = Duration::from_millis(100);
+/// Between two rounds of the embedded broker's retention and compaction.
+const MAINTAIN: Duration = Duration::from_secs(30);
+
+/// What to do beside scoring, called about ten times a second.
+pub trait Attendant<B> {
+    /// Called once, when the instance runs.
+    ///
+    /// # Errors
+    /// What keeps the attendant from its work; the instance then ends.
+    fn begin(&mut self, instance: &Instance, broker: &Arc<B>) -> Result<(), Failure>;
+
+    /// Does a bit of work; false ends the instance.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    fn tend(&mut self, instance: &Instance) -> Result<bool, Failure>;
+
+    /// Called once, after the last commit.
+    ///
+    /// # Errors
+    /// Where the results cannot be printed.
+    fn end(&mut self) -> Result<(), Failure>;
+}
+
+/// Nothing beside scoring.
+#[derive(Clone, Copy, Debug)]
+pub struct Nobody;
+
+impl<B> Attendant<B> for Nobody {
+    fn begin(&mut self, _: &Instance, _: &Arc<B>) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn tend(&mut self, _: &Instance) -> Result<bool, Failure> {
+        Ok(true)
+    }
+
+    fn end(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// The Kafka broker that the settings name.
+///
+/// # Errors
+/// A librdkafka property that is none.
+pub fn kafka(settings: &Settings, blueprint: &Blueprint) -> Result<Arc<KafkaBroker>, Failure> {
+    let config = KafkaConfig {
+        bootstrap_servers: settings.kafka_bootstrap_servers.clone(),
+        properties: settings.kafka.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        ..KafkaConfig::default()
+    };
+    let broker = KafkaBroker::new(config, blueprint.topics());
+    broker.map(Arc::new).map_err(|why| Failure::new("the Kafka client cannot be set up").caused_by(why))
+}
+
+/// The embedded broker in the folder that the settings name.
+///
+/// # Errors
+/// Where another process holds the folder, or it is damaged.
+pub fn embedded(settings: &Settings, blueprint: &Blueprint) -> Result<Arc<EmbeddedBroker>, Failure> {
+    let options = EmbeddedOptions {
+        sync: match settings.embedded_sync {
+            EmbeddedSync::Commit => Sync::Commit,
+            EmbeddedSync::Os => Sync::Os,
+        },
+        memory_bytes: usize::try_from(settings.memory_limit / 8).unwrap_or(usize::MAX),
+        ..EmbeddedOptions::default()
+    };
+    std::fs::create_dir_all(&settings.embedded_dir).map_err(|why| {
+        Failure::new(format!("cannot create EMBEDDED_DIR {}", settings.embedded_dir.display())).caused_by(why)
+    })?;
+    let now = Arc::new(crate::clock::now_ms);
+    let broker = EmbeddedBroker::open(&settings.embedded_dir, blueprint.topics(), options, now);
+    broker.map(Arc::new).map_err(|why| Failure::new("the embedded broker cannot be opened").caused_by(why))
+}
+
+/// Runs one instance on the broker of the settings until a signal.
+///
+/// # Errors
+/// What made it stop, where that was not a signal.
+pub fn run(settings: &Settings) -> Result<(), Failure> {
+    let identity = Identity::lock(&settings.state_dir)?;
+    let blueprint = Blueprint::new(settings)?;
+    match settings.broker {
+        BrokerKind::Kafka => serve(settings, identity, kafka(settings, &blueprint)?, blueprint, &mut Nobody, &|_| {}),
+        BrokerKind::Embedded => {
+            serve(settings, identity, embedded(settings, &blueprint)?, blueprint, &mut Nobody, &maintain)
+        }
+    }
+}
+
+/// The embedded broker's housekeeping.
+pub fn maintain(broker: &EmbeddedBroker) {
+    if let Err(why) = broker.maintain(crate::clock::now_ms()) {
+        error!(%why, "the embedded broker's retention and compaction failed");
+    }
+}
+
+/// Runs one instance on a broker until a signal, or until the attendant is done.
+///
+/// # Errors
+/// What made it stop, where that was not a signal.
+pub fn serve<B: Broker>(
+    settings: &Settings,
+    identity: Identity,
+    broker: Arc<B>,
+    blueprint: Blueprint,
+    attendant: &mut dyn Attendant<B>,
+    housekeeping: &dyn Fn(&B),
+) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|why| Failure::new("cannot start threads").caused_by(why))?;
+    let stop = Stop::default();
+    runtime.spawn(signals(stop.clone()));
+    let instance = Instance::start(settings, blueprint, identity, &broker, &stop)?;
+    let (shut, shutdown) = watch::channel(false);
+    let server = if settings.roles.plays(Role::Api) {
+        let listener = runtime.block_on(TcpListener::bind(settings.http_addr)).map_err(|why| {
+            let hint = "another program has this address: set HTTP_ADDR";
+            Failure::new(format!("cannot listen on HTTP_ADDR {}", settings.http_addr)).caused_by(why).hint(hint)
+        })?;
+        if let Ok(address) = listener.local_addr() {
+            info!(address = %address, "HTTP is served");
+        }
+        let api = Arc::new(instance.api(settings));
+        Some(runtime.spawn(crate::api::serve(api, listener, stopped(shutdown))))
+    } else {
+        None
+    };
+    info!(instance = instance.name, application = instance.topology.application(), "instance runs");
+    let outcome = attend(&instance, &broker, attendant, housekeeping, &stop);
+    let drained = instance.stop(DRAIN);
+    let _ = shut.send(true);
+    if let Some(server) = server {
+        let _late = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(2), server).await });
+    }
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome?;
+    drained?;
+    attendant.end()
+}
+
+fn attend<B: Broker>(
+    instance: &Instance,
+    broker: &Arc<B>,
+    attendant: &mut dyn Attendant<B>,
+    housekeeping: &dyn Fn(&B),
+    stop: &Stop,
+) -> Result<(), Failure> {
+    attendant.begin(instance, broker)?;
+    let mut last = crate::clock::monotonic();
+    while !stop.raised() {
+        if let Some(why) = instance.failure() {
+            return Err(Failure::new(why));
+        }
+        if !attendant.tend(instance)? {
+            break;
+        }
+        if crate::clock::since(last) >= MAINTAIN {
+            housekeeping(broker);
+            last = crate::clock::monotonic();
+        }
+        std::thread::park_timeout(LOOK);
+    }
+    Ok(())
+}
+
+async fn stopped(mut shutdown: watch::Receiver<bool>) {
+    // An error means the sender is gone: stopped as well.
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+async fn signals(stop: Stop) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        error!("cannot listen to signals: only kill -9 will end this instance");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: draining"),
+        _ = interrupt.recv() => info!("interrupted: draining"),
+    }
+    stop.raise();
+}
