@@ -16,7 +16,7 @@ use crate::commands::Failure;
 use crate::config::{BrokerKind, EmbeddedSync, Role, Settings};
 use crate::instance::{Blueprint, Identity, Instance, Stop};
 
-use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions, Sync};
+use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions, Durability};
 use crate::broker::kafka::{KafkaBroker, KafkaConfig};
 
 /// The longest a drain may take.
@@ -85,9 +85,9 @@ pub fn kafka(settings: &Settings, blueprint: &Blueprint) -> Result<Arc<KafkaBrok
 /// Where another process holds the folder, or it is damaged.
 pub fn embedded(settings: &Settings, blueprint: &Blueprint) -> Result<Arc<EmbeddedBroker>, Failure> {
     let options = EmbeddedOptions {
-        sync: match settings.embedded_sync {
-            EmbeddedSync::Commit => Sync::Commit,
-            EmbeddedSync::Os => Sync::Os,
+        durability: match settings.embedded_sync {
+            EmbeddedSync::Commit => Durability::Commit,
+            EmbeddedSync::Os => Durability::Os,
         },
         memory_bytes: usize::try_from(settings.memory_limit / 8).unwrap_or(usize::MAX),
         ..EmbeddedOptions::default()
@@ -138,7 +138,9 @@ pub fn serve<B: Broker>(
     let runtime = runtime.map_err(|why| Failure::new("cannot start threads").caused_by(why))?;
     let stop = Stop::default();
     runtime.spawn(signals(stop.clone()));
-    let instance = Instance::start(settings, blueprint, identity, &broker, &stop)?;
+    let Some(instance) = Instance::start(settings, blueprint, identity, &broker, &stop)? else {
+        return Ok(());
+    };
     let (shut, shutdown) = watch::channel(false);
     let server = if settings.roles.plays(Role::Api) {
         let listener = runtime.block_on(TcpListener::bind(settings.http_addr)).map_err(|why| {

@@ -17,11 +17,16 @@ use crate::generator::{Anomaly, Generator, GeneratorParams};
 /// What was injected, by transaction id: the truth that verdicts are held against.
 pub(super) type Injected = Arc<Mutex<HashMap<String, Anomaly>>>;
 
+/// Payments sent, as fast as they go, before the first model is waited for: the history that it learns from.
+const HISTORY: u64 = 10_000;
+/// People who pay in the demo: few, so that each soon has a history.
+const USERS: u32 = 400;
 /// Payments sent between two flushes where the rate does not ask for fewer.
 const BURST: u64 = 5_000;
 
 struct Shared {
     stop: AtomicBool,
+    go_on: AtomicBool,
     sent: AtomicU64,
     failure: Mutex<Option<BrokerError>>,
 }
@@ -46,11 +51,12 @@ impl Feed {
         let params = GeneratorParams {
             stream: u32::try_from(before).unwrap_or(u32::MAX),
             start_ms: last_ms.unwrap_or(defaults.start_ms),
+            users: USERS,
             ..defaults
         };
         let generator = Generator::new(&params).map_err(|why| Failure::new("the demo's payments cannot be made").caused_by(why))?;
         let publisher = broker.publisher().map_err(super::failed)?;
-        let shared = Arc::new(Shared { stop: false.into(), sent: 0.into(), failure: Mutex::default() });
+        let shared = Arc::new(Shared { stop: false.into(), go_on: false.into(), sent: 0.into(), failure: Mutex::default() });
         let theirs = Arc::clone(&shared);
         let work = move || {
             if let Err(why) = send(publisher, generator, topic, partitions, records, rate, &injected, &theirs) {
@@ -60,6 +66,11 @@ impl Feed {
         let thread = std::thread::Builder::new().name("payments".into()).spawn(work);
         let thread = thread.map_err(|why| Failure::new("cannot start a thread").caused_by(why))?;
         Ok(Self { shared, thread: Some(thread), records })
+    }
+
+    /// There is a model, or none is waited for.
+    pub(super) fn go_on(&self) {
+        self.shared.go_on.store(true, Ordering::Release);
     }
 
     pub(super) fn check(&self) -> Result<(), Failure> {
@@ -120,13 +131,23 @@ fn send<P: Publisher>(
     injected: &Injected,
     shared: &Shared,
 ) -> Result<(), BrokerError> {
-    let began = monotonic();
     let mut json = Vec::new();
     let mut sent = 0u64;
     let limit = usize::try_from(records.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    // Too few for a first training: no model is waited for.
+    let history = if limit >= 2_000 { HISTORY.min(limit as u64 / 2) } else { u64::MAX };
+    let mut paced = None;
     for payment in generator.take(limit) {
-        if let Some(rate) = rate {
-            let due = Duration::from_secs_f64(sent as f64 / f64::from(rate));
+        if sent >= history && !shared.go_on.load(Ordering::Acquire) {
+            publisher.flush()?;
+            shared.sent.store(sent, Ordering::Release);
+            while !shared.go_on.load(Ordering::Acquire) && !shared.stop.load(Ordering::Acquire) {
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+        }
+        if let Some(rate) = rate.filter(|_| shared.go_on.load(Ordering::Acquire)) {
+            let (first, began) = *paced.get_or_insert((sent, monotonic()));
+            let due = Duration::from_secs_f64((sent - first) as f64 / f64::from(rate));
             let early = due.saturating_sub(since(began));
             if early > Duration::from_millis(2) {
                 publisher.flush()?;

@@ -31,6 +31,7 @@ pub struct Show<B: Broker = crate::broker::embedded::EmbeddedBroker> {
     records: Option<u64>,
     rate: Option<u32>,
     names: (String, String),
+    auto_train: bool,
     http: String,
     bar: ProgressBar,
     feed: Option<Feed>,
@@ -50,6 +51,7 @@ impl<B: Broker> Show<B> {
             records,
             rate,
             names: (settings.transactions_topic.clone(), settings.verdicts_topic.clone()),
+            auto_train: settings.auto_train,
             http: crate::instance::url(settings.http_addr),
             bar: ProgressBar::new_spinner().with_style(style),
             feed: None,
@@ -110,6 +112,9 @@ impl<B: Broker> Attendant<B> for Show<B> {
         let (Some(feed), Some(tally)) = (&mut self.feed, &mut self.tally) else { return Ok(false) };
         feed.check()?;
         tally.read().map_err(failed)?;
+        if instance.model.get().is_some() || !self.auto_train {
+            feed.go_on();
+        }
         let done = feed.sent_all().is_some_and(|sent| tally.seen() >= sent);
         if done || since(self.drawn) >= DRAW {
             self.draw(instance);

@@ -111,7 +111,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Starts the workers on a broker. Waits for the broker as long as `stop` is not raised.
+    /// Starts the workers on a broker. Waits for the broker as long as `stop` is not raised; none where it was raised first.
     ///
     /// # Errors
     /// [`InstanceError`] says what is missing or wrong.
@@ -121,10 +121,11 @@ impl Instance {
         identity: Identity,
         broker: &Arc<B>,
         stop: &Stop,
-    ) -> Result<Self, InstanceError> {
+    ) -> Result<Option<Self>, InstanceError> {
         let Blueprint { topology, model, params } = blueprint;
         let creation = Creation { allowed: settings.create_topics, partitions: settings.topic_partitions };
-        let Found { partitions, dead_letter_max_bytes } = ensure(&**broker, &topology, creation, &|| stop.raised())?;
+        let Some(found) = ensure(&**broker, &topology, creation, &|| stop.raised())? else { return Ok(None) };
+        let Found { partitions, dead_letter_max_bytes } = found;
         let backend = open_store(&identity.folder, settings.memory_limit)?;
         let clock = Arc::new(RealClock);
         let health = Arc::new(crate::api::Health::new(settings.workers as usize, clock.monotonic_us() / 1000, STALL_MS));
@@ -155,12 +156,12 @@ impl Instance {
             dead_letter_max_bytes,
             leave_for_good: settings.leave_on_stop,
         };
-        let workers = Workers::start(broker, &parts, &plan, &health, stop);
+        let workers = Workers::start(broker, &parts, &plan, &health);
         if settings.auto_train && model.get().is_none() {
             autotrain::start(settings, Arc::clone(broker), &topology, &tasks, &model, stop.clone());
         }
         let name = identity.name.clone();
-        Ok(Self {
+        Ok(Some(Self {
             name,
             topology,
             model,
@@ -173,7 +174,7 @@ impl Instance {
             started_at_ms: crate::clock::now_ms(),
             workers,
             _identity: identity,
-        })
+        }))
     }
 
     /// What the HTTP interface shows of this instance.
@@ -208,7 +209,7 @@ impl Instance {
         self.workers.failure()
     }
 
-    /// Drains: workers commit what is done and leave. At most `within`.
+    /// Drains: not ready from now on; workers commit what is done and leave, within the time given.
     ///
     /// # Errors
     /// A worker's failure, or workers that did not end in time.

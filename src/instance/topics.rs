@@ -36,7 +36,8 @@ pub struct Creation {
     pub partitions: u32,
 }
 
-/// Describes, creates and checks all topics of a topology. While the broker does not answer, says so and tries again until `stopped`.
+/// Describes, creates and checks all topics of a topology. While the broker does not answer, says so and tries again; none once
+/// `stopped`.
 ///
 /// # Errors
 /// Missing topics that may not be created, partition counts that do not match, a refusal of the broker.
@@ -45,8 +46,8 @@ pub fn ensure<B: Broker>(
     topology: &Topology,
     creation: Creation,
     stopped: &dyn Fn() -> bool,
-) -> Result<Found, InstanceError> {
-    let mut infos = describe(broker, topology, stopped)?;
+) -> Result<Option<Found>, InstanceError> {
+    let Some(mut infos) = describe(broker, topology, stopped)? else { return Ok(None) };
     let missing: Vec<TopicId> =
         topology.topics().iter().map(|(topic, _)| topic).filter(|topic| infos[usize::from(topic.0)].is_none()).collect();
     if !missing.is_empty() {
@@ -59,15 +60,18 @@ pub fn ensure<B: Broker>(
         }
         for spec in specs(topology, &infos, creation.partitions) {
             info!(topic = spec.name, partitions = spec.partitions, "creating a topic");
-            retry(stopped, || broker.create(&spec))?;
+            if retry(stopped, || broker.create(&spec))?.is_none() {
+                return Ok(None);
+            }
         }
-        infos = await_all(broker, topology, stopped)?;
+        let Some(all) = await_all(broker, topology, stopped)? else { return Ok(None) };
+        infos = all;
     }
     let infos: Vec<TopicInfo> = infos.into_iter().flatten().collect();
     let partitions: Vec<u32> = infos.iter().map(|info| info.partitions).collect();
     check_partitions(topology, &partitions)?;
     let dead = topology.dead_letters().and_then(|topic| infos[usize::from(topic.0)].max_message_bytes);
-    Ok(Found { partitions, dead_letter_max_bytes: dead.unwrap_or(DEFAULT_MESSAGE_BYTES) as usize })
+    Ok(Some(Found { partitions, dead_letter_max_bytes: dead.unwrap_or(DEFAULT_MESSAGE_BYTES) as usize }))
 }
 
 /// A created topic shows up in the metadata a little later.
@@ -75,11 +79,11 @@ fn await_all<B: Broker>(
     broker: &B,
     topology: &Topology,
     stopped: &dyn Fn() -> bool,
-) -> Result<Vec<Option<TopicInfo>>, InstanceError> {
+) -> Result<Option<Vec<Option<TopicInfo>>>, InstanceError> {
     for _ in 0..100 {
-        let infos = describe(broker, topology, stopped)?;
+        let Some(infos) = describe(broker, topology, stopped)? else { return Ok(None) };
         if infos.iter().all(Option::is_some) {
-            return Ok(infos);
+            return Ok(Some(infos));
         }
         pause(Duration::from_millis(100));
     }
@@ -90,31 +94,39 @@ fn describe<B: Broker>(
     broker: &B,
     topology: &Topology,
     stopped: &dyn Fn() -> bool,
-) -> Result<Vec<Option<TopicInfo>>, InstanceError> {
+) -> Result<Option<Vec<Option<TopicInfo>>>, InstanceError> {
     let topics: Vec<TopicId> = topology.topics().iter().map(|(topic, _)| topic).collect();
     retry(stopped, || broker.describe(&topics))
 }
 
-fn retry<T>(stopped: &dyn Fn() -> bool, mut act: impl FnMut() -> Result<T, BrokerError>) -> Result<T, InstanceError> {
+/// None where `stopped` came before an answer.
+fn retry<T>(
+    stopped: &dyn Fn() -> bool,
+    mut act: impl FnMut() -> Result<T, BrokerError>,
+) -> Result<Option<T>, InstanceError> {
     let mut said = None;
     loop {
         match act() {
-            Ok(done) => return Ok(done),
-            Err(BrokerError { reaction: Reaction::Retry, what }) if !stopped() => {
+            Ok(done) => return Ok(Some(done)),
+            Err(BrokerError { reaction: Reaction::Retry, .. }) if stopped() => return Ok(None),
+            Err(BrokerError { reaction: Reaction::Retry, what }) => {
                 if said.as_ref() != Some(&what) {
                     warn!(what, "the broker does not answer; trying again");
                     said = Some(what);
                 }
-                pause(RETRY);
+                let until = crate::clock::monotonic() + RETRY;
+                while !stopped() && crate::clock::monotonic() < until {
+                    pause(Duration::from_millis(50));
+                }
             }
             Err(why) => return Err(InstanceError(why.to_string())),
         }
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "start-up: nothing else is to be done until the broker answers")]
+/// Start-up: nothing else is to be done until the broker answers.
 fn pause(time: Duration) {
-    std::thread::sleep(time);
+    std::thread::park_timeout(time);
 }
 
 /// How each missing topic is to be created.

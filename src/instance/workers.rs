@@ -109,8 +109,9 @@ impl Workers {
         parts: &Parts,
         plan: &Plan,
         health: &Arc<Health>,
-        stop: &Stop,
     ) -> Self {
+        // Its own flag: the instance first says that it is not ready, then stops its workers.
+        let stop = Stop::default();
         let failure: Arc<Mutex<Option<String>>> = Arc::default();
         let leads: Vec<_> = parts.topology.subs().iter().map(SubTopology::lead).collect();
         let threads = (0..plan.count).map(|index| {
@@ -139,7 +140,7 @@ impl Workers {
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(work);
             thread.expect("invariant: the system has threads at start")
         });
-        Self { threads: threads.collect(), failure, stop: stop.clone() }
+        Self { threads: threads.collect(), failure, stop }
     }
 
     pub(super) fn failure(&self) -> Option<String> {

@@ -164,6 +164,7 @@ pub trait Member: Send {
 
     /// Waits up to `wait` for records (appended to `into`, at most about `max_records`) or an event. Records come only from partitions
     /// that were started. Records already in `into` when an event comes are still to be handled under the old assignment.
+    /// An event is given once: the caller keeps it until its acknowledgement went through.
     fn poll(&mut self, into: &mut Fetched, max_records: usize, wait: Duration) -> Result<Option<Event>>;
 
     /// Completes the event that [`Self::poll`] returned: assigned partitions are ours, revoked ones are given up (and stopped).

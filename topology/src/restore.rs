@@ -5,7 +5,7 @@
 //! zombie's transaction is open, committed records of a later owner lie above it.
 
 use state::backend::{Backend, Positions, StorePartition, WriteSet};
-use state::store::decode_marks;
+use state::store::{Marks, decode_marks};
 
 use crate::broker::Bounds;
 use crate::processor::ProcessError;
@@ -139,9 +139,10 @@ impl Progress {
         records.sort_by(|a, b| a.0.cmp(b.0).then(a.1.cmp(&b.1)));
         let mut keys: Vec<&[u8]> = records.iter().map(|&(key, _)| key).collect();
         keys.dedup();
-        let mut kept = vec![0u64; keys.len()];
+        // One history made all of them, so of two values' marks one is nowhere below the other: comparing in order is enough.
+        let mut kept = vec![Marks::default().0; keys.len()];
         backend.multi_get(&self.store, &keys, &mut |at, bytes| {
-            kept[at] = bytes.and_then(|bytes| decode_marks(bytes).ok()).map_or(0, |marks| marks.0[0]);
+            kept[at] = bytes.and_then(|bytes| decode_marks(bytes).ok()).unwrap_or_default().0;
         })?;
         let mut best = Vec::with_capacity(keys.len());
         let mut rest = records.as_slice();
@@ -152,7 +153,7 @@ impl Progress {
                 let included = match fetched.get(at as usize).value {
                     // A tombstone has no marks: it takes its place in the order of the log.
                     None => highest,
-                    Some(bytes) => decode_marks(bytes).map_err(|why| self.unreadable(fetched, at, &why))?.0[0],
+                    Some(bytes) => decode_marks(bytes).map_err(|why| self.unreadable(fetched, at, &why))?.0,
                 };
                 if included >= highest {
                     highest = included;

@@ -113,6 +113,8 @@ impl<B: Broker> Worker<B> {
         };
         task.committed = committed;
         task.planned = true;
+        let remaining: u64 = task.restores.iter().map(Progress::remaining).sum();
+        info!(task = %id, remaining, at_s = self.clock.monotonic_us() as f64 / 1e6, "restoring");
         Ok(())
     }
 
@@ -169,7 +171,12 @@ impl<B: Broker> Worker<B> {
         if !self.tasks[&id].restored() {
             return Ok(());
         }
-        self.place_inputs(id)?;
+        if self.place_inputs(id)? {
+            // A failure on the way voids the transaction, as in processing.
+            self.working = true;
+            self.empty_stores(id)?;
+            self.working = false;
+        }
         let topics = self.shared.topology.topics().clone();
         let reader = self.reader.as_mut().expect("invariant: made before reading");
         let member = self.member.as_mut().expect("invariant: tasks belong to a member");
@@ -193,18 +200,28 @@ impl<B: Broker> Worker<B> {
             task.remember(&found, &self.shared.topology);
         }
         task.stores.iter_mut().for_each(|store| store.reset());
+        // At-least-once: state comes into the log before the offsets that it includes. Without a first commit, a crash in between would
+        // look as if the group's offsets had been lost.
+        let unset = task.inputs.iter().zip(&task.committed).filter(|(_, committed)| committed.is_none());
+        let firsts: Vec<_> = unset.map(|(input, _)| (input.from, input.next)).collect();
+        if !self.config.exactly_once && !firsts.is_empty() {
+            let token = member.token()?;
+            member.commit_offsets(&firsts, token)?;
+        }
         let starts: Vec<_> = task.inputs.iter().map(|input| (input.from, input.next)).collect();
         member.start(&starts)?;
         task.enter(Phase::Running, &self.shared, now_ms);
         task.restores.clear();
         task.planned = false;
         let lead = &task.inputs[0];
-        info!(task = %id, records = applied, topic = topics.name(lead.from.topic), next = lead.next, "task restored and running");
+        let at_s = self.clock.monotonic_us() as f64 / 1e6;
+        let topic = topics.name(lead.from.topic);
+        info!(task = %id, records = applied, topic, next = lead.next, at_s, "task restored and running");
         Ok(())
     }
 
-    /// Decides where each input goes on, or that it may not.
-    fn place_inputs(&mut self, id: TaskId) -> Result<(), ProcessError> {
+    /// Decides where each input goes on, or that it may not; true where the state is to be emptied first.
+    fn place_inputs(&mut self, id: TaskId) -> Result<bool, ProcessError> {
         let start_from = self.config.start_from;
         let exactly_once = self.config.exactly_once;
         let topics = self.shared.topology.topics().clone();
@@ -212,6 +229,7 @@ impl<B: Broker> Worker<B> {
         let task = self.tasks.get_mut(&id).expect("invariant: listed by the caller");
         let lead_mark = task.restores.iter().map(|progress| progress.lead_mark).max().unwrap_or(0);
         let stateful = task.restores.iter().any(|progress| progress.until > 0 && progress.lead_mark > 0);
+        let mut anew = false;
         for at in 0..task.inputs.len() {
             let from = task.inputs[at].from;
             let bounds = member.bounds(from)?;
@@ -244,11 +262,15 @@ impl<B: Broker> Worker<B> {
                 Some(next) => next,
                 None if at == 0 && stateful => match start_from {
                     StartFrom::Changelog => lead_mark.max(bounds.start),
-                    StartFrom::Refuse | StartFrom::Earliest => {
+                    StartFrom::Earliest => {
+                        anew = true;
+                        bounds.start
+                    }
+                    StartFrom::Refuse => {
                         return stop(format!(
                             "there is state for {name} (up to offset {lead_mark}), but the group has no committed offset: Kafka drops those \
-                             of idle groups. To go on behind what the state includes: START_FROM=changelog. To begin anew: a new \
-                             APPLICATION_ID"
+                             of idle groups. To go on behind what the state includes: START_FROM=changelog. To empty the state and begin \
+                             anew: START_FROM=earliest"
                         ));
                     }
                 },
@@ -258,10 +280,10 @@ impl<B: Broker> Worker<B> {
             task.inputs[at].committed = next;
             task.inputs[at].held = false;
         }
-        Ok(())
+        Ok(anew)
     }
 }
 
-fn stop(why: String) -> Result<(), ProcessError> {
+fn stop<T>(why: String) -> Result<T, ProcessError> {
     Err(BrokerError::new(Reaction::Stop, why).into())
 }

@@ -102,7 +102,9 @@ pub struct Worker<B: Broker> {
     pub(crate) order: Vec<u32>,
     fetched: Fetched,
     /// Set while effects are half done: a failure then voids all that is uncommitted.
-    working: bool,
+    pub(crate) working: bool,
+    /// What the group decided and was not acknowledged yet.
+    pending: Option<Event>,
     reopen: bool,
     quiet: bool,
     pub(crate) commits: u64,
@@ -158,6 +160,7 @@ impl<B: Broker> Worker<B> {
             order: Vec::new(),
             fetched: Fetched::default(),
             working: false,
+            pending: None,
             reopen: false,
             quiet: false,
             commits: 0,
@@ -189,6 +192,9 @@ impl<B: Broker> Worker<B> {
             self.member()?.reopen()?;
             self.reopen = false;
         }
+        if self.pending.is_some() {
+            self.follow()?;
+        }
         let restored = self.restore_some()?;
         let mut fetched = std::mem::take(&mut self.fetched);
         fetched.clear(KEEP_ARENA_BYTES);
@@ -204,8 +210,9 @@ impl<B: Broker> Worker<B> {
         // What came before the event is done under the old assignment.
         let event = event?;
         let worked = event.is_some() || restored || !self.quiet;
-        if let Some(event) = event {
-            self.follow(&event)?;
+        if event.is_some() {
+            self.pending = event;
+            self.follow()?;
         }
         if self.commit_due() {
             self.working = true;
@@ -334,13 +341,16 @@ impl<B: Broker> Worker<B> {
         Ok(())
     }
 
-    /// Does what the group decided.
-    fn follow(&mut self, event: &Event) -> Result<(), ProcessError> {
-        match event {
+    /// Does what the group decided. The decision stays pending until it is acknowledged: a commit that fails on the way must not leave
+    /// the group waiting for ever.
+    fn follow(&mut self) -> Result<(), ProcessError> {
+        let Some(event) = self.pending.clone() else { return Ok(()) };
+        match &event {
             Event::Assigned(partitions) => {
-                self.member()?.acknowledge(event)?;
+                self.member()?.acknowledge(&event)?;
+                self.pending = None;
                 for &partition in partitions {
-                    self.open_task(partition);
+                    self.open_task(partition)?;
                 }
             }
             Event::Revoked(partitions) => {
@@ -351,16 +361,17 @@ impl<B: Broker> Worker<B> {
                     self.working = false;
                 }
                 self.close_tasks(&ids)?;
-                self.member()?.acknowledge(event)?;
+                self.member()?.acknowledge(&event)?;
             }
             Event::Lost(partitions) => {
                 let ids: Vec<TaskId> = partitions.iter().filter_map(|&p| self.led(p)).collect();
                 // Their outputs are in the open transaction: none of it may commit.
                 self.abort()?;
                 self.close_tasks(&ids)?;
-                self.member()?.acknowledge(event)?;
+                self.member()?.acknowledge(&event)?;
             }
         }
+        self.pending = None;
         Ok(())
     }
 
@@ -369,8 +380,16 @@ impl<B: Broker> Worker<B> {
         Some(TaskId { sub, partition: partition.partition })
     }
 
-    fn open_task(&mut self, partition: TopicPartition) {
-        let Some(id) = self.led(partition) else { return };
+    fn open_task(&mut self, partition: TopicPartition) -> Result<(), ProcessError> {
+        let Some(id) = self.led(partition) else { return Ok(()) };
+        let known = self.shared.counts.of(partition.topic);
+        if partition.partition >= known {
+            return Err(ProcessError::Stop(format!(
+                "`{}` grew beyond the {known} partitions it had at the start: keys live in other partitions now than their state. Move to a \
+                 new APPLICATION_ID, or set the topic back",
+                self.shared.topology.topics().name(partition.topic)
+            )));
+        }
         info!(task = %id, worker = self.config.index, "task assigned");
         let options = StoreOptions {
             cache_bytes: self.config.cache_bytes,
@@ -380,6 +399,7 @@ impl<B: Broker> Worker<B> {
         let task = Task::new(id, &self.shared, &options);
         task.publish(&self.shared, self.clock.now_ms());
         self.tasks.insert(id, task);
+        Ok(())
     }
 
     fn close_tasks(&mut self, ids: &[TaskId]) -> Result<(), ProcessError> {
@@ -492,6 +512,7 @@ impl<B: Broker> Worker<B> {
         self.member = None;
         self.reader = None;
         self.open = None;
+        self.pending = None;
         self.reopen = false;
     }
 

@@ -1,0 +1,225 @@
+//! `GET /metrics`: Prometheus' text format, version 0.0.4.
+//!
+//! One prefix, base units, labels from closed sets; no label is made of anything that a payment or a caller holds.
+
+use std::fmt::{Display, Write as _};
+use std::sync::atomic::Ordering;
+
+use hyper::StatusCode;
+use topology::metrics::COMMIT_BUCKETS;
+use topology::record::TopicPartition;
+use topology::status::{Phase, TaskStatus};
+use topology::topology::TaskId;
+use tracing::warn;
+
+use super::reply::Reply;
+use super::routes::{Answer, Call};
+use super::server::CONNECTIONS_MAX;
+use super::site::Site;
+use super::tally;
+
+/// In front of every name.
+const PREFIX: &str = "mangrove_";
+/// Phases, so that a gauge of none is 0 and not absent.
+const PHASES: [Phase; 3] = [Phase::Restoring, Phase::Running, Phase::Suspended];
+
+/// Text under construction: families in the order begun, each with its samples behind it.
+#[derive(Default)]
+struct Text {
+    out: String,
+    name: String,
+}
+
+type Labels<'l> = &'l [(&'l str, &'l str)];
+
+impl Text {
+    /// Begins a family.
+    fn family(&mut self, name: &str, kind: &str, help: &str) -> &mut Self {
+        self.name = format!("{PREFIX}{name}");
+        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+        let name = &self.name;
+        let _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        self
+    }
+
+    /// A sample of the family begun last.
+    fn sample(&mut self, labels: Labels<'_>, value: impl Display) -> &mut Self {
+        self.suffixed("", labels, value)
+    }
+
+    fn suffixed(&mut self, suffix: &str, labels: Labels<'_>, value: impl Display) -> &mut Self {
+        self.out.push_str(&self.name);
+        self.out.push_str(suffix);
+        for (at, (label, text)) in labels.iter().enumerate() {
+            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let open = if at == 0 { '{' } else { ',' };
+            let _ = write!(self.out, "{open}{label}=\"{text}\"");
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.out, "{close} {value}");
+        self
+    }
+
+    /// A histogram's samples. `buckets` has one more entry than `bounds`: what is above all of them.
+    fn histogram(&mut self, labels: Labels<'_>, bounds: &[f64], buckets: &[u64], sum: f64) -> &mut Self {
+        let mut below = 0;
+        let bounds = bounds.iter().map(ToString::to_string).chain(std::iter::once("+Inf".to_owned()));
+        for (bound, count) in bounds.zip(buckets) {
+            below += count;
+            let mut labels = labels.to_vec();
+            labels.push(("le", &bound));
+            self.suffixed("_bucket", &labels, below);
+        }
+        self.suffixed("_sum", labels, sum).suffixed("_count", labels, below)
+    }
+}
+
+/// Answers the route.
+pub(crate) fn metrics(call: &Call) -> Answer {
+    let site = &*call.site;
+    let mut text = Text::default();
+    engine(&mut text, site);
+    tasks(&mut text, site);
+    stores(&mut text, site);
+    instance(&mut text, site);
+    http(&mut text, site);
+    Ok(Reply::new(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.out.into_bytes()))
+}
+
+/// What the workers count.
+fn engine(text: &mut Text, site: &Site) {
+    let metrics = &site.api.metrics;
+    metrics.each(|name, help, value| {
+        if name == "commit_micros_total" {
+            return; // It is the sum of the histogram below.
+        }
+        match name.strip_suffix("_micros_total") {
+            Some(what) => {
+                let help = help.replace("Microseconds", "Seconds");
+                text.family(&format!("{what}_seconds_total"), "counter", &help).sample(&[], seconds(value));
+            }
+            None => {
+                text.family(name, "counter", help).sample(&[], value);
+            }
+        }
+    });
+    let buckets: Vec<u64> = metrics.commit_buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
+    let sum = seconds(metrics.commit_micros_total.load(Ordering::Relaxed));
+    text.family("commit_duration_seconds", "histogram", "Time that commits took.").histogram(&[], &COMMIT_BUCKETS, &buckets, sum);
+}
+
+/// What the tasks are doing, by task and by partition of a topic.
+fn tasks(text: &mut Text, site: &Site) {
+    let tasks = site.api.tasks.all();
+    text.family("tasks", "gauge", "Tasks by phase.");
+    for phase in PHASES {
+        let count = tasks.values().filter(|task| task.phase == phase).count();
+        text.sample(&[("phase", phase.as_str())], count);
+    }
+    let mut by_task = |name: &str, help: &str, value: &dyn Fn(&TaskStatus) -> Option<f64>| {
+        text.family(name, "gauge", help);
+        for (task, status) in &tasks {
+            if let Some(value) = value(status) {
+                text.sample(&[("task", &task.to_string())], value);
+            }
+        }
+    };
+    let at = |ms: i64| ms as f64 / 1e3;
+    by_task("restore_remaining_records", "Changelog offsets still to pass in the current restore.", &|task| {
+        Some(task.remaining as f64)
+    });
+    by_task("task_committed_timestamp_seconds", "When the task's last commit or restore ended.", &|task| Some(at(task.as_of_ms)));
+    by_task("task_stream_time_seconds", "The largest record timestamp processed.", &|task| task.stream_time_ms.map(at));
+    offsets(text, site, &tasks);
+}
+
+fn offsets(text: &mut Text, site: &Site, tasks: &std::collections::BTreeMap<TaskId, TaskStatus>) {
+    let inputs = || tasks.values().flat_map(|task| &task.inputs).copied();
+    let changelogs = || tasks.values().flat_map(|task| &task.changelogs).copied();
+    let mut by_partition = |name: &str, help: &str, places: &mut dyn Iterator<Item = (TopicPartition, u64)>| {
+        text.family(name, "gauge", help);
+        for (of, value) in places {
+            text.sample(&[("topic", site.topic(of.topic)), ("partition", &of.partition.to_string())], value);
+        }
+    };
+    by_partition("input_committed_offset", "The next input offset that committed state does not include.", &mut inputs());
+    by_partition("changelog_offset", "The changelog offset that committed state stands at.", &mut changelogs());
+    let lag = |(of, next): (TopicPartition, u64)| site.api.health.input_end(of).map(|end| (of, end.saturating_sub(next)));
+    by_partition(
+        "input_lag_records",
+        "Input records not yet committed, as of the end last heard of.",
+        &mut inputs().filter_map(lag),
+    );
+}
+
+/// What state takes.
+fn stores(text: &mut Text, site: &Site) {
+    let backend = &site.api.backend;
+    let partitions = backend.partitions().unwrap_or_else(|why| {
+        warn!(%why, "the stores' sizes are not known");
+        Vec::new()
+    });
+    // A partition dropped between the two questions has no size: that is no trouble.
+    let sizes: Vec<_> = partitions.iter().filter_map(|of| Some((of, backend.size(of).ok()?))).collect();
+    text.family("store_keys", "gauge", "Keys kept, as the store estimates them.");
+    for (of, size) in &sizes {
+        text.sample(&[("store", &of.store), ("partition", &of.partition.to_string())], size.keys);
+    }
+    text.family("store_bytes", "gauge", "Bytes kept, as the store estimates them.");
+    for (of, size) in &sizes {
+        text.sample(&[("store", &of.store), ("partition", &of.partition.to_string())], size.bytes);
+    }
+}
+
+/// The instance and its model.
+fn instance(text: &mut Text, site: &Site) {
+    let api = &site.api;
+    let guarantee = api.guarantee.to_string();
+    text.family("build_info", "gauge", "The version that runs, and its guarantee.")
+        .sample(&[("version", env!("CARGO_PKG_VERSION")), ("guarantee", &guarantee)], 1);
+    text.family("start_time_seconds", "gauge", "When the instance started.").sample(&[], api.started_at_ms as f64 / 1e3);
+    text.family("ready", "gauge", "1 once the start is over and until the instance is told to stop.")
+        .sample(&[], u8::from(api.health.is_started() && !api.health.is_draining()));
+    let model = api.model.get();
+    text.family("model_info", "gauge", "The model that scores; absent with none.");
+    if let Some(model) = &model {
+        text.sample(&[("model_id", &model.id)], 1);
+    }
+    text.family("model_trained_rows", "gauge", "Rows that the model was trained on.");
+    if let Some(model) = &model {
+        text.sample(&[], model.trained_rows);
+    }
+    text.family("worker_step_age_seconds", "gauge", "Time since the worker's last step.");
+    for (at, worker) in api.health.workers(site.monotonic_ms()).iter().enumerate() {
+        text.sample(&[("worker", &at.to_string())], worker.since_step_ms as f64 / 1e3);
+    }
+    text.family("resident_memory_bytes", "gauge", "Memory of the process; absent where the platform does not tell.");
+    if let Some(bytes) = resident_bytes() {
+        text.sample(&[], bytes);
+    }
+}
+
+/// What the server counts of itself.
+fn http(text: &mut Text, site: &Site) {
+    let tally = site.tally.all();
+    text.family("http_request_duration_seconds", "histogram", "Time that requests took, by route and status.");
+    for ((route, status), seen) in &tally {
+        let status = status.to_string();
+        let labels = [("route", *route), ("status", status.as_str())];
+        text.histogram(&labels, &tally::BUCKETS, &seen.buckets, seconds(seen.micros));
+    }
+    let open = CONNECTIONS_MAX.saturating_sub(site.connections.available_permits());
+    text.family("http_connections", "gauge", "Connections open, and the place kept for the next one.").sample(&[], open);
+}
+
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+/// Resident memory of this process, by Linux's own account.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
+    kib.checked_mul(1024)
+}

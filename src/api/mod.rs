@@ -1,0 +1,78 @@
+//! The HTTP interface: one HTTP/1.1 server over what the instance has committed.
+//!
+//! ```text
+//! listener -> server (connections, limits) -> routes (table, method, token, body, time) -> a handler -> Reply | Problem
+//!                                                                                             |
+//!                                         committed (a user's profile and where it stands) <--+
+//! ```
+//!
+//! A route is one row of [`routes::ROUTES`]: method, path, access, handler. Handlers are plain functions of a [`routes::Call`]; those
+//! that read the store run beside the event loop, so a slow disk never holds up a probe. Every error is a [`problem::Problem`]
+//! (RFC 9457) of a closed set, each explained at `/problems/{name}`.
+//!
+//! Invariants: only committed state is answered, with the position it stands for; "not found" is said only by an instance that holds
+//! the partition (I5); a user's id is in no log line, metric or problem; nothing a caller sends makes a handler panic, and one that
+//! does all the same costs its own request only.
+//! Limits: the constants of [`server`] and [`routes`].
+
+mod auth;
+mod committed;
+mod exposition;
+mod health;
+mod inference;
+mod patience;
+mod probes;
+mod problem;
+mod profile;
+mod reply;
+mod routes;
+mod server;
+mod site;
+mod tally;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use state::backend::Backend;
+use topology::clock::Clock;
+use topology::metrics::Metrics;
+use topology::status::Tasks;
+use topology::topology::Topology;
+
+use crate::config::ProcessingGuarantee;
+use crate::scoring::{ModelSlot, ScoringParams};
+
+pub use health::Health;
+pub use server::serve;
+
+/// What the interface shows of an instance: shared parts of it, made once by whoever puts the instance together.
+pub struct Api {
+    /// The instance's id, as in its state folder.
+    pub instance: String,
+    /// The guarantee it runs under.
+    pub guarantee: ProcessingGuarantee,
+    /// What it runs.
+    pub topology: Arc<Topology>,
+    /// How many partitions each topic has, in the order of the topology's table: as [`topology::worker::Parts`] has it.
+    pub partitions: Vec<u32>,
+    /// What its tasks are doing.
+    pub tasks: Arc<Tasks>,
+    /// What its workers count.
+    pub metrics: Arc<Metrics>,
+    /// Where committed state is.
+    pub backend: Arc<dyn Backend>,
+    /// The model that the stream scores with.
+    pub model: ModelSlot,
+    /// How the stream scores.
+    pub params: ScoringParams,
+    /// How it is, for probes.
+    pub health: Arc<Health>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// When the instance started, in milliseconds since the epoch.
+    pub started_at_ms: i64,
+    /// Keys the hash that stands for a user's id in log lines. Keep it as secret as a token: ids are guessable.
+    pub log_key: [u8; 32],
+}

@@ -1,0 +1,254 @@
+//! How the instance is: three probes for whoever runs it, and `/v1/health` for people.
+//!
+//! | path | 200 while | on failure |
+//! |---|---|---|
+//! | `/livez` | every worker steps and, unless its broker is in trouble, commits | restart it |
+//! | `/readyz` | started, not stopping, every partition it has is answerable | send requests elsewhere |
+//! | `/startupz` | the first assignment is restored (never taken back) | wait |
+//!
+//! Probes are open to anyone, so they say numbers only: no text of a broker, no name of a user.
+
+use hyper::StatusCode;
+use serde::Serialize;
+use topology::status::{Phase, TaskStatus};
+use topology::topology::TaskId;
+
+use super::health::WorkerView;
+use super::profile::rfc3339;
+use super::reply::Reply;
+use super::routes::{Answer, Call};
+use super::site::Site;
+
+/// A probe's answer.
+#[derive(Serialize)]
+struct Probe<D> {
+    /// `ok` or `failing`.
+    status: &'static str,
+    /// Why it fails; empty where it does not.
+    reasons: Vec<String>,
+    #[serde(flatten)]
+    details: D,
+}
+
+fn probe<D: Serialize>(reasons: Vec<String>, details: D) -> Reply {
+    let (code, status) = if reasons.is_empty() { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "failing") };
+    Reply::json(code, &Probe { status, reasons, details })
+}
+
+#[derive(Serialize)]
+struct Workers {
+    workers: Vec<WorkerShown>,
+}
+
+#[derive(Serialize)]
+struct WorkerShown {
+    worker: usize,
+    since_step_ms: u64,
+    since_progress_ms: u64,
+    stopped: bool,
+    broker_trouble: bool,
+}
+
+fn workers(views: &[WorkerView]) -> Workers {
+    let shown = |(worker, view): (usize, &WorkerView)| WorkerShown {
+        worker,
+        since_step_ms: view.since_step_ms,
+        since_progress_ms: view.since_progress_ms,
+        stopped: view.stopped,
+        broker_trouble: view.trouble.is_some(),
+    };
+    Workers { workers: views.iter().enumerate().map(shown).collect() }
+}
+
+/// `GET /livez`.
+pub(crate) fn livez(call: &Call) -> Answer {
+    let (health, now_ms) = (&call.site.api.health, call.site.monotonic_ms());
+    Ok(probe(health.failures(now_ms), workers(&health.workers(now_ms))))
+}
+
+/// One store of one partition.
+#[derive(Serialize)]
+struct StoreShown<'s> {
+    store: &'s str,
+    partition: u32,
+    phase: &'static str,
+    /// Changelog records applied in the current restore.
+    restored: u64,
+    /// Changelog offsets still to pass in it.
+    remaining: u64,
+}
+
+#[derive(Serialize)]
+struct Stores<'s> {
+    stores: Vec<StoreShown<'s>>,
+}
+
+/// `GET /readyz`.
+pub(crate) fn readyz(call: &Call) -> Answer {
+    let site = &*call.site;
+    let tasks = site.api.tasks.all();
+    let mut stores = Vec::new();
+    for (task, status) in &tasks {
+        let TaskStatus { phase, restored, remaining, .. } = *status;
+        let specs = site.api.topology.subs().get(usize::from(task.sub)).map_or(&[][..], |sub| &sub.stores);
+        stores.extend(specs.iter().map(|spec| StoreShown {
+            store: &spec.name,
+            partition: task.partition,
+            phase: phase.as_str(),
+            restored,
+            remaining,
+        }));
+    }
+    Ok(probe(unready(site, tasks.values()), Stores { stores }))
+}
+
+/// Why requests should go elsewhere.
+fn unready<'t>(site: &Site, tasks: impl Iterator<Item = &'t TaskStatus>) -> Vec<String> {
+    let health = &site.api.health;
+    let mut reasons = Vec::new();
+    if health.is_draining() {
+        reasons.push("the instance is stopping".to_owned());
+    }
+    if !health.is_started() {
+        reasons.push("the instance is starting".to_owned());
+    }
+    let waiting: Vec<u64> = tasks.filter(|task| task.phase != Phase::Running).map(|task| task.remaining).collect();
+    if !waiting.is_empty() {
+        let remaining: u64 = waiting.iter().sum();
+        reasons.push(format!("{} partitions are being restored, {remaining} records remain", waiting.len()));
+    }
+    let stopped = health.workers(site.monotonic_ms()).iter().filter(|worker| worker.stopped).count();
+    if stopped > 0 {
+        reasons.push(format!("{stopped} workers stopped"));
+    }
+    reasons
+}
+
+#[derive(Serialize)]
+struct Nothing {}
+
+/// `GET /startupz`.
+pub(crate) fn startupz(call: &Call) -> Answer {
+    let started = call.site.api.health.is_started();
+    let reasons = if started { Vec::new() } else { vec!["the instance is starting".to_owned()] };
+    Ok(probe(reasons, Nothing {}))
+}
+
+/// The whole instance at a glance.
+#[derive(Serialize)]
+struct Overview<'s> {
+    /// `ok`, `starting`, `restoring`, `stopping` or `failing`.
+    status: &'static str,
+    version: &'static str,
+    instance: &'s str,
+    application: &'s str,
+    /// `exactly_once` or `at_least_once`.
+    guarantee: String,
+    /// The model that scores; null with none.
+    model_id: Option<String>,
+    started_at: Option<String>,
+    uptime_seconds: u64,
+    tasks: Vec<TaskShown<'s>>,
+    workers: Vec<WorkerInFull>,
+}
+
+#[derive(Serialize)]
+struct WorkerInFull {
+    #[serde(flatten)]
+    shown: WorkerShown,
+    /// The trouble in words, for an operator; null where there is none.
+    trouble: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TaskShown<'s> {
+    /// `{sub-topology}_{partition}`.
+    task: String,
+    sub_topology: &'s str,
+    partition: u32,
+    phase: &'static str,
+    worker: usize,
+    inputs: Vec<Place<'s>>,
+    changelogs: Vec<Place<'s>>,
+    restored: u64,
+    remaining: u64,
+    /// When its last commit or restore ended.
+    as_of: Option<String>,
+    /// The largest record timestamp processed.
+    stream_time: Option<String>,
+}
+
+/// A place in a topic.
+#[derive(Serialize)]
+struct Place<'s> {
+    topic: &'s str,
+    partition: u32,
+    /// The next offset.
+    offset: u64,
+    /// Records up to the end, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag: Option<u64>,
+}
+
+/// `GET /v1/health`.
+pub(crate) fn health(call: &Call) -> Answer {
+    let site = &*call.site;
+    let (api, now_ms) = (&site.api, site.monotonic_ms());
+    let views = api.health.workers(now_ms);
+    let tasks = api.tasks.all();
+    let shown = workers(&views).workers.into_iter();
+    let overview = Overview {
+        status: status(site, tasks.values(), now_ms),
+        version: env!("CARGO_PKG_VERSION"),
+        instance: &api.instance,
+        application: api.topology.application(),
+        guarantee: api.guarantee.to_string(),
+        model_id: api.model.get().map(|model| model.id.clone()),
+        started_at: rfc3339(api.started_at_ms),
+        uptime_seconds: api.clock.now_ms().saturating_sub(api.started_at_ms).max(0).unsigned_abs() / 1000,
+        tasks: tasks.iter().map(|(task, status)| task_shown(site, *task, status)).collect(),
+        workers: shown.zip(views).map(|(shown, view)| WorkerInFull { shown, trouble: view.trouble }).collect(),
+    };
+    Ok(Reply::json(StatusCode::OK, &overview))
+}
+
+fn status<'t>(site: &Site, mut tasks: impl Iterator<Item = &'t TaskStatus>, now_ms: u64) -> &'static str {
+    let health = &site.api.health;
+    if !health.failures(now_ms).is_empty() {
+        "failing"
+    } else if health.is_draining() {
+        "stopping"
+    } else if !health.is_started() {
+        "starting"
+    } else if tasks.any(|task| task.phase != Phase::Running) {
+        "restoring"
+    } else {
+        "ok"
+    }
+}
+
+fn task_shown<'s>(site: &'s Site, task: TaskId, status: &TaskStatus) -> TaskShown<'s> {
+    let api = &site.api;
+    TaskShown {
+        task: task.to_string(),
+        sub_topology: api.topology.subs().get(usize::from(task.sub)).map_or("", |sub| &sub.name),
+        partition: task.partition,
+        phase: status.phase.as_str(),
+        worker: status.worker,
+        inputs: (status.inputs.iter())
+            .map(|&(of, offset)| Place {
+                topic: site.topic(of.topic),
+                partition: of.partition,
+                offset,
+                lag: api.health.input_end(of).map(|end| end.saturating_sub(offset)),
+            })
+            .collect(),
+        changelogs: (status.changelogs.iter())
+            .map(|&(of, offset)| Place { topic: site.topic(of.topic), partition: of.partition, offset, lag: None })
+            .collect(),
+        restored: status.restored,
+        remaining: status.remaining,
+        as_of: rfc3339(status.as_of_ms),
+        stream_time: status.stream_time_ms.and_then(rfc3339),
+    }
+}

@@ -1,0 +1,243 @@
+//! Everything that can be wrong with a request, as RFC 9457 has it.
+//!
+//! A closed set: each problem has a stable name, and its `type` is `/problems/{name}`, where a person finds what it means and what to
+//! do. `detail` is made of our own words and of numbers, never of what the caller sent nor of an inner part's error text.
+
+use std::borrow::Cow;
+
+use hyper::StatusCode;
+use hyper::header::{HeaderName, HeaderValue};
+use serde::Serialize;
+
+use super::committed::Standing;
+use super::reply::Reply;
+
+/// Declares the kinds with their texts, so that none can lack one.
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])+ $kind:ident = $name:literal, $status:ident, $title:literal, $explanation:literal;)+) => {
+        /// What is wrong, in kind.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Kind { $($(#[doc = $doc])+ $kind,)+ }
+
+        impl Kind {
+            /// Every kind.
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$kind),+];
+
+            /// The last part of its `type`: stable.
+            pub(crate) const fn name(self) -> &'static str {
+                match self { $(Self::$kind => $name,)+ }
+            }
+
+            /// The status it is answered with.
+            pub(crate) const fn status(self) -> StatusCode {
+                match self { $(Self::$kind => StatusCode::$status,)+ }
+            }
+
+            /// What it is, in a few words; the same every time.
+            const fn title(self) -> &'static str {
+                match self { $(Self::$kind => $title,)+ }
+            }
+
+            /// What it means and what to do about it.
+            const fn explanation(self) -> &'static str {
+                match self { $(Self::$kind => $explanation,)+ }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The path's escapes are broken.
+    BadPath = "bad-path", BAD_REQUEST, "The path cannot be read",
+        "A percent sign in a path must be followed by two hexadecimal digits, and what they spell must be UTF-8.";
+    /// A user id that no payment can have.
+    InvalidUserId = "invalid-user-id", BAD_REQUEST, "This cannot be a user's id",
+        "A user's id has 1 to 256 bytes of UTF-8. In a path it is percent-encoded.";
+    /// The body is not JSON.
+    NotJson = "not-json", BAD_REQUEST, "The body is not JSON",
+        "The body must be one JSON value in UTF-8.";
+    /// The body broke off.
+    BrokenBody = "broken-body", BAD_REQUEST, "The body did not arrive whole",
+        "The connection or the encoding broke off within the body. Send the request again.";
+    /// No token, or an unknown one.
+    Unauthorized = "unauthorized", UNAUTHORIZED, "A valid token is needed",
+        "Send a token of API_TOKENS as `Authorization: Bearer ...`. `mangrove token new` makes one.";
+    /// The token does not open this.
+    Forbidden = "forbidden", FORBIDDEN, "The token does not open this route",
+        "The token is known but lacks the scope that the answer names. Give it the scope in API_TOKENS, or use another token.";
+    /// Without tokens only this machine is answered.
+    NotLocal = "not-local", FORBIDDEN, "Without tokens, only this machine is answered",
+        "No API_TOKENS are set, so requests must come from this machine and name it: localhost or a loopback address as Host. This \
+         keeps web pages from reaching the interface under a name of their own. Set API_TOKENS to serve others.";
+    /// No such path.
+    NoSuchRoute = "no-such-route", NOT_FOUND, "There is nothing at this path",
+        "Check the path for typing errors and trailing slashes.";
+    /// The user is unknown.
+    NoSuchUser = "no-such-user", NOT_FOUND, "This user has no profile",
+        "No payment of this user is committed, or the user was erased. The instance that answers holds the user's partition, and \
+         `position` says up to where.";
+    /// The path is there, the method is not.
+    MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not take this method",
+        "The header Allow names the methods it takes.";
+    /// The body came too slowly.
+    RequestTimeout = "request-timeout", REQUEST_TIMEOUT, "The body did not arrive in time",
+        "The body must arrive within a few seconds. Send the request again over a better connection.";
+    /// The body is too large.
+    BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large",
+        "A body may have 1 MiB.";
+    /// The body is of another type.
+    UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The body must be JSON",
+        "Send the body with `Content-Type: application/json`.";
+    /// JSON, but not what is expected.
+    InvalidRequest = "invalid-request", UNPROCESSABLE_ENTITY, "The body is not what this route expects",
+        "`errors` says what is wrong where: each has a JSON pointer into the body and a detail. The bounds are those of payments in \
+         the stream.";
+    /// Too much at once.
+    TooManyRequests = "too-many-requests", TOO_MANY_REQUESTS, "Too many requests at once",
+        "The instance is working on as many requests as it takes. Wait for as long as Retry-After says.";
+    /// A fault of ours.
+    Internal = "internal", INTERNAL_SERVER_ERROR, "The request failed",
+        "A fault in the program. The log has it under the request's id, which is the problem's `instance`: please report it.";
+    /// Another instance has the partition.
+    NotHere = "not-here", SERVICE_UNAVAILABLE, "This instance does not hold the user's partition",
+        "Each user belongs to one partition and each partition to one instance at a time. Ask the others; in a rebalance, shortly \
+         none may have it.";
+    /// The partition is being brought up to date.
+    Restoring = "restoring", SERVICE_UNAVAILABLE, "The user's partition is being restored",
+        "The instance is reading the partition's changelog and answers once it is through. Try again after Retry-After; /readyz shows \
+         how far it is.";
+    /// The store does not answer.
+    StateUnavailable = "state-unavailable", SERVICE_UNAVAILABLE, "The state could not be read",
+        "The store failed, or the partition was taken away in the middle of the request. Whether the user exists is not known. The log \
+         has the cause under the request's id.";
+    /// The answer took too long.
+    TooSlow = "too-slow", SERVICE_UNAVAILABLE, "The answer took too long",
+        "The request was given up after its time limit, most likely for a slow disk. Try again after Retry-After.";
+}
+
+impl Kind {
+    /// The kind of that name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.name() == name)
+    }
+
+    /// `/problems/{name}`.
+    fn uri(self) -> String {
+        format!("/problems/{}", self.name())
+    }
+
+    /// What a person finds at its `type`.
+    pub(crate) fn explain(self) -> Reply {
+        #[derive(Serialize)]
+        struct Explanation {
+            #[serde(rename = "type")]
+            uri: String,
+            title: &'static str,
+            status: u16,
+            explanation: &'static str,
+        }
+        let (title, status, explanation) = (self.title(), self.status().as_u16(), self.explanation());
+        Reply::json(StatusCode::OK, &Explanation { uri: self.uri(), title, status, explanation })
+    }
+}
+
+/// What is wrong with one part of a body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct FieldError {
+    /// JSON pointer (RFC 6901) into the body.
+    pub(crate) pointer: &'static str,
+    /// What is wrong there and what is expected.
+    pub(crate) detail: Cow<'static, str>,
+}
+
+/// One thing wrong with one request.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    kind: Kind,
+    detail: Cow<'static, str>,
+    errors: Vec<FieldError>,
+    standing: Option<Standing>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// As on the wire.
+#[derive(Serialize)]
+struct Body<'p> {
+    #[serde(rename = "type")]
+    uri: String,
+    title: &'static str,
+    status: u16,
+    detail: &'p str,
+    instance: &'p str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'p [FieldError],
+    #[serde(flatten)]
+    standing: Option<&'p Standing>,
+}
+
+impl Problem {
+    /// A problem with words on this occurrence.
+    pub(crate) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, detail: detail.into(), errors: Vec::new(), standing: None, headers: Vec::new() }
+    }
+
+    /// A body of which one part is wrong.
+    pub(crate) fn invalid(pointer: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        let error = FieldError { pointer, detail: detail.into() };
+        Self { errors: vec![error], ..Self::new(Kind::InvalidRequest, "one part of the body is wrong: see `errors`") }
+    }
+
+    /// Says which committed state the answer is about.
+    pub(crate) fn about(mut self, standing: Standing) -> Self {
+        self.standing = Some(standing);
+        self
+    }
+
+    /// With a header.
+    pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// With advice on when to try again.
+    pub(crate) fn retry_after(self, seconds: u16) -> Self {
+        self.with(hyper::header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// What kind it is.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The answer to the request of that id.
+    pub(crate) fn into_reply(self, request: &str) -> Reply {
+        let body = Body {
+            uri: self.kind.uri(),
+            title: self.kind.title(),
+            status: self.kind.status().as_u16(),
+            detail: &self.detail,
+            instance: request,
+            errors: &self.errors,
+            standing: self.standing.as_ref(),
+        };
+        let mut reply = Reply::json(self.kind.status(), &body).of_type("application/problem+json");
+        for (name, value) in self.headers {
+            reply = reply.with(name, value);
+        }
+        reply
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_fit_a_uri() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::named(kind.name()), Some(*kind));
+            assert!(kind.name().bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", kind.name());
+            assert!(kind.status().is_client_error() || kind.status().is_server_error());
+        }
+    }
+}

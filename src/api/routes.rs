@@ -1,0 +1,268 @@
+//! From a request to its answer: the table of routes, and the steps that every request goes through.
+//!
+//! 1. route: the path's pattern, then the method (404, 405)
+//! 2. access: token and scope (401, 403), before anything of the body is read
+//! 3. body: only for routes that take one; type (415), size (413), time (408)
+//! 4. the handler: from memory on the event loop, or beside it where it reads the store, within a bound on such work (429)
+//! 5. the answer is counted by route and logged under the request's id
+//!
+//! A new route is a row of [`ROUTES`] and a handler; a handler of another kind (a stream, say) is a variant of [`Run`].
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Method, Request, Response};
+use tokio::time::timeout;
+use tracing::{debug, error};
+
+use super::auth::{Access, Caller, authorise};
+use super::problem::{Kind, Problem};
+use super::reply::Reply;
+use super::site::Site;
+use super::{exposition, inference, probes, profile};
+use crate::config::Scope;
+
+/// Bytes of a body.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// For a body to arrive.
+const BODY_MAX: Duration = Duration::from_secs(5);
+/// For a place among the requests that read the store.
+const TURN_MAX: Duration = Duration::from_secs(1);
+/// For a request that reads the store, once it has its place.
+const READ_MAX: Duration = Duration::from_secs(5);
+/// When to come again after one of these ran out, in seconds.
+const RETRY_S: u16 = 1;
+/// The route's name in metrics where there was none.
+const NO_ROUTE: &str = "none";
+
+/// What a handler gives.
+pub(crate) type Answer = Result<Reply, Problem>;
+
+/// A request as a handler gets it.
+pub(crate) struct Call {
+    pub(crate) site: Arc<Site>,
+    /// The request's id.
+    pub(crate) request: String,
+    /// What stood for the placeholder of the route's path, decoded; empty where it has none.
+    pub(crate) name: String,
+    /// The body; empty for routes that take none.
+    pub(crate) body: Bytes,
+}
+
+/// How a handler runs.
+#[derive(Clone, Copy)]
+pub(crate) enum Run {
+    /// On the event loop: it answers from memory.
+    Here(fn(&Call) -> Answer),
+    /// Beside the event loop: it reads the store.
+    Aside(fn(&Call) -> Answer),
+}
+
+/// One route.
+pub(crate) struct Route {
+    pub(crate) method: Method,
+    /// Its path; `{}` stands for one segment.
+    pub(crate) path: &'static str,
+    pub(crate) access: Access,
+    pub(crate) run: Run,
+}
+
+const QUERY: Access = Access::Needs(Scope::Query);
+
+const fn get(path: &'static str, access: Access, run: Run) -> Route {
+    Route { method: Method::GET, path, access, run }
+}
+
+const fn post(path: &'static str, access: Access, run: Run) -> Route {
+    Route { method: Method::POST, path, access, run }
+}
+
+/// Every route there is.
+pub(crate) static ROUTES: [Route; 8] = [
+    get("/livez", Access::Open, Run::Here(probes::livez)),
+    get("/readyz", Access::Open, Run::Here(probes::readyz)),
+    get("/startupz", Access::Open, Run::Here(probes::startupz)),
+    get("/problems/{}", Access::Open, Run::Here(explain_problem)),
+    get("/metrics", QUERY, Run::Aside(exposition::metrics)),
+    get("/v1/health", QUERY, Run::Here(probes::health)),
+    get("/v1/users/{}/profile", QUERY, Run::Aside(profile::profile)),
+    post("/v1/inference", QUERY, Run::Aside(inference::infer)),
+];
+
+/// Answers a request, whatever it is.
+pub(crate) async fn answer(site: Arc<Site>, request: Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+    let began_us = site.api.clock.monotonic_us();
+    let id = site.next_request();
+    let method = request.method().clone();
+    let (route, answer) = match find(&method, request.uri().path()) {
+        Err(problem) => (NO_ROUTE, Err(problem)),
+        Ok((route, name)) => {
+            let name = decode(name).map(Cow::into_owned);
+            let answer = match name {
+                Ok(name) => {
+                    handle(
+                        &site,
+                        route,
+                        request,
+                        peer,
+                        Call { site: Arc::clone(&site), request: id.clone(), name, body: Bytes::new() },
+                    )
+                    .await
+                }
+                Err(problem) => Err(problem),
+            };
+            (route.path, answer)
+        }
+    };
+    let reply = answer.unwrap_or_else(|problem| problem.into_reply(&id));
+    let micros = site.api.clock.monotonic_us().saturating_sub(began_us);
+    let status = reply.status().as_u16();
+    site.tally.add(route, status, micros);
+    debug!(request = id, method = method.as_str(), route, status, micros, "answered");
+    reply.into_response(&id)
+}
+
+/// The route of a request, with what stands for its placeholder as it came.
+fn find<'p>(method: &Method, path: &'p str) -> Result<(&'static Route, &'p str), Problem> {
+    // The server cuts the body off an answer to HEAD; all else is as for GET.
+    let method = if method == Method::HEAD { &Method::GET } else { method };
+    let mut allowed: Vec<&str> = Vec::new();
+    for route in &ROUTES {
+        let Some(name) = matched(route.path, path) else { continue };
+        if route.method == *method {
+            return Ok((route, name));
+        }
+        allowed.push(route.method.as_str());
+        if route.method == Method::GET {
+            allowed.push("HEAD");
+        }
+    }
+    if allowed.is_empty() {
+        return Err(Problem::new(Kind::NoSuchRoute, "no route has this path"));
+    }
+    let allow = HeaderValue::from_str(&allowed.join(", ")).expect("invariant: methods are plain words");
+    Err(Problem::new(Kind::MethodNotAllowed, "the path takes other methods: see the header Allow").with(ALLOW, allow))
+}
+
+/// What stands for the placeholder where the path is of this pattern; empty where the pattern has none.
+fn matched<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
+    let Some((before, after)) = pattern.split_once("{}") else {
+        return (pattern == path).then_some("");
+    };
+    let name = path.strip_prefix(before)?.strip_suffix(after)?;
+    (!name.contains('/')).then_some(name)
+}
+
+/// Percent-decodes a segment of a path. A plus sign is a plus sign there.
+fn decode(segment: &str) -> Result<Cow<'_, str>, Problem> {
+    if !segment.contains('%') {
+        return Ok(Cow::Borrowed(segment));
+    }
+    let bad = || Problem::new(Kind::BadPath, "an escape in the path is broken or does not spell UTF-8");
+    let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16)).ok_or_else(bad);
+    let mut decoded = Vec::with_capacity(segment.len());
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        let byte = match byte {
+            b'%' => (digit(bytes.next())? * 16 + digit(bytes.next())?) as u8,
+            plain => plain,
+        };
+        decoded.push(byte);
+    }
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| bad())
+}
+
+/// Steps 2 to 4.
+async fn handle(site: &Arc<Site>, route: &'static Route, request: Request<Incoming>, peer: IpAddr, mut call: Call) -> Answer {
+    let caller = Caller { peer, target_host: request.uri().host(), headers: request.headers() };
+    let _token = authorise(&site.tokens, route.access, &caller)?;
+    if route.method == Method::POST {
+        call.body = read_body(request).await?;
+    }
+    match route.run {
+        Run::Here(handler) => handler(&call),
+        Run::Aside(handler) => run_aside(site, handler, call).await,
+    }
+}
+
+async fn read_body(request: Request<Incoming>) -> Result<Bytes, Problem> {
+    if !is_json(request.headers()) {
+        return Err(Problem::new(Kind::UnsupportedMediaType, "the body's type is not application/json"));
+    }
+    // What is left of the body may be endless: such a connection is not used again.
+    let cut = |kind, detail| Problem::new(kind, detail).with(CONNECTION, HeaderValue::from_static("close"));
+    let too_large = || cut(Kind::BodyTooLarge, format!("the body has more than {BODY_BYTES_MAX} bytes"));
+    if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    match timeout(BODY_MAX, Limited::new(request.into_body(), BODY_BYTES_MAX).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(why)) if why.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(cut(Kind::BrokenBody, "the body broke off".to_owned())),
+        Err(_) => Err(cut(Kind::RequestTimeout, format!("the body took longer than {} s", BODY_MAX.as_secs()))),
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+async fn run_aside(site: &Arc<Site>, handler: fn(&Call) -> Answer, call: Call) -> Answer {
+    let Ok(Ok(place)) = timeout(TURN_MAX, Arc::clone(&site.work).acquire_owned()).await else {
+        return Err(Problem::new(Kind::TooManyRequests, "no place became free in time").retry_after(RETRY_S));
+    };
+    let request = call.request.clone();
+    let work = tokio::task::spawn_blocking(move || {
+        let answer = handler(&call);
+        // Held to the end, given up on or not: it bounds what is really at work.
+        drop(place);
+        answer
+    });
+    match timeout(READ_MAX, work).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(why)) => {
+            error!(request, panicked = why.is_panic(), "a request's handler did not come to its end");
+            Err(Problem::new(Kind::Internal, "the request's handler failed"))
+        }
+        Err(_) => Err(Problem::new(Kind::TooSlow, format!("no answer within {} s", READ_MAX.as_secs())).retry_after(RETRY_S)),
+    }
+}
+
+fn explain_problem(call: &Call) -> Answer {
+    let kind = Kind::named(&call.name).ok_or_else(|| Problem::new(Kind::NoSuchRoute, "no problem has this name"))?;
+    Ok(kind.explain())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_segments() {
+        assert_eq!(matched("/v1/users/{}/profile", "/v1/users/u1/profile"), Some("u1"));
+        assert_eq!(matched("/v1/users/{}/profile", "/v1/users//profile"), Some(""));
+        assert_eq!(matched("/v1/users/{}/profile", "/v1/users/a%2Fb/profile"), Some("a%2Fb"));
+        for path in ["/v1/users/a/b/profile", "/v1/users/profile", "/v1/users/u1/profile/", "/v1/users/u1", "", "*"] {
+            assert_eq!(matched("/v1/users/{}/profile", path), None, "{path}");
+        }
+        assert_eq!(matched("/livez", "/livez"), Some(""));
+        assert_eq!(matched("/livez", "/livez/"), None);
+    }
+
+    #[test]
+    fn escapes_are_decoded_strictly() {
+        let ok = |segment| decode(segment).ok().map(Cow::into_owned);
+        assert_eq!(ok("a%2Fb%20c+%C3%A4"), Some("a/b c+ä".to_owned()));
+        assert_eq!(ok("plain"), Some("plain".to_owned()));
+        for broken in ["%", "%2", "%zz", "%+1", "a%", "%ff", "%C3"] {
+            assert_eq!(ok(broken), None, "{broken}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What every request of one server shares.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use topology::record::TopicId;
+
+use super::Api;
+use super::server::{CONNECTIONS_MAX, WORK_MAX};
+use super::tally::Tally;
+use crate::config::ApiToken;
+
+/// The store that profiles are kept in.
+const PROFILES: &str = "profiles";
+
+/// Where in the topology profiles are.
+#[derive(Debug)]
+pub(crate) struct Profiles {
+    /// The sub-topology that keeps them.
+    pub(crate) sub: u16,
+    /// The store's name.
+    pub(crate) store: Arc<str>,
+    /// Partitions of the sub-topology's lead topic: a user's is murmur2 of the id modulo this.
+    pub(crate) partitions: u32,
+}
+
+/// See the module's header.
+pub(crate) struct Site {
+    pub(crate) api: Arc<Api>,
+    pub(crate) tokens: Vec<ApiToken>,
+    pub(crate) profiles: Profiles,
+    /// Places for connections.
+    pub(crate) connections: Arc<Semaphore>,
+    /// Places for requests that read the store.
+    pub(crate) work: Arc<Semaphore>,
+    pub(crate) tally: Tally,
+    requests: AtomicU64,
+}
+
+impl Site {
+    /// # Errors
+    /// Where the topology keeps no profiles, or its partitions are not known: a fault of whoever put the instance together.
+    pub(crate) fn new(api: Arc<Api>, tokens: Vec<ApiToken>) -> io::Result<Self> {
+        let profiles = find_profiles(&api).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "the topology has no partitioned store of profiles to answer from")
+        })?;
+        Ok(Self {
+            api,
+            tokens,
+            profiles,
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            work: Arc::new(Semaphore::new(WORK_MAX)),
+            tally: Tally::default(),
+            requests: AtomicU64::new(0),
+        })
+    }
+
+    /// An id for a request: unique within the instance over restarts, and without meaning.
+    pub(crate) fn next_request(&self) -> String {
+        format!("{:x}-{:x}", self.api.started_at_ms, self.requests.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Stands for a user in log lines: the same for the same user, and of no use without the key.
+    pub(crate) fn hash_of(&self, user_id: &str) -> String {
+        // The key comes first and the digest is cut short, so that no longer text's hash can be made from it.
+        let digest = Sha256::new().chain_update(self.api.log_key).chain_update(user_id).finalize();
+        digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Milliseconds since some moment.
+    pub(crate) fn monotonic_ms(&self) -> u64 {
+        self.api.clock.monotonic_us() / 1000
+    }
+
+    /// A topic's name.
+    pub(crate) fn topic(&self, topic: TopicId) -> &str {
+        self.api.topology.topics().name(topic)
+    }
+}
+
+fn find_profiles(api: &Api) -> Option<Profiles> {
+    let mut subs = api.topology.subs().iter().enumerate();
+    subs.find_map(|(at, sub)| {
+        let store = sub.stores.iter().find(|store| &*store.name == PROFILES)?;
+        let partitions = *api.partitions.get(usize::from(sub.lead().0))?;
+        let sub = u16::try_from(at).ok()?;
+        (partitions > 0).then(|| Profiles { sub, store: Arc::clone(&store.name), partitions })
+    })
+}

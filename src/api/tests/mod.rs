@@ -1,0 +1,10 @@
+//! The interface over a real socket, above a real worker's commits.
+
+mod abuse;
+mod access;
+mod arbitrary;
+mod client;
+mod inference;
+mod state;
+mod watching;
+mod world;

@@ -1,0 +1,305 @@
+//! An instance in small: one real worker on a simulated broker, a store in memory, and the interface above them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use models::{Model, TrainParams, Verdict};
+use state::backend::{Backend, Positions, Result, Size, StorePartition, WriteSet};
+use state::memory::MemoryBackend;
+use state::store::decode_kept;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use topology::broker::{Broker, Cleanup, MemberConfig, Publisher, TopicSpec};
+use topology::clock::MockClock;
+use topology::driver::SimClock;
+use topology::metrics::Metrics;
+use topology::partitioner::partition_of;
+use topology::record::{Outgoing, TopicPartition};
+use topology::restore::StartFrom;
+use topology::simulated::{SimBroker, SimPublisher};
+use topology::status::{Phase, Tasks};
+use topology::topology::Topology;
+use topology::worker::{Parts, Worker, WorkerConfig};
+
+use super::client::Client;
+use crate::api::{Api, Health, serve};
+use crate::config::{ApiToken, ProcessingGuarantee};
+use crate::scoring::{ModelSlot, ScoringParams, TopicNames, UserProfile, scoring_topology};
+
+/// Partitions of every topic.
+const PARTITIONS: u32 = 4;
+/// What the interface's clock shows.
+pub(super) const NOW_MS: i64 = 1_700_000_000_000;
+
+/// What the store does when it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Mood {
+    Well,
+    Failing,
+    Panicking,
+    Damaged,
+    Emptied,
+}
+
+/// A store in memory that can be made to fail at reads.
+#[derive(Debug, Default)]
+pub(super) struct Moody {
+    inner: MemoryBackend,
+    mood: AtomicU8,
+}
+
+impl Moody {
+    pub(super) fn set(&self, mood: Mood) {
+        self.mood.store(mood as u8, Ordering::SeqCst);
+    }
+
+    fn is(&self, mood: Mood) -> bool {
+        self.mood.load(Ordering::SeqCst) == mood as u8
+    }
+}
+
+impl Backend for Moody {
+    fn open(&self, partition: &StorePartition) -> Result<Option<Positions>> {
+        self.inner.open(partition)
+    }
+    fn positions(&self, partition: &StorePartition) -> Result<Option<Positions>> {
+        if self.is(Mood::Emptied) { Ok(None) } else { self.inner.positions(partition) }
+    }
+    fn get(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        assert!(!self.is(Mood::Panicking), "as the test asked");
+        if self.is(Mood::Failing) {
+            return Err(state::backend::BackendError::Unusable("secret path /var/x".into()));
+        }
+        if self.is(Mood::Damaged) {
+            return Ok(Some(b"\x01nonsense".to_vec()));
+        }
+        if self.is(Mood::Emptied) { Ok(None) } else { self.inner.get(partition, key) }
+    }
+    fn multi_get(&self, of: &StorePartition, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
+        self.inner.multi_get(of, keys, found)
+    }
+    fn write(&self, set: &WriteSet) -> Result<()> {
+        self.inner.write(set)
+    }
+    fn drop_partition(&self, partition: &StorePartition) -> Result<()> {
+        self.inner.drop_partition(partition)
+    }
+    fn scan(
+        &self,
+        of: &StorePartition,
+        after: Option<&[u8]>,
+        limit: usize,
+        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<()> {
+        self.inner.scan(of, after, limit, each)
+    }
+    fn partitions(&self) -> Result<Vec<StorePartition>> {
+        self.inner.partitions()
+    }
+    fn size(&self, partition: &StorePartition) -> Result<Size> {
+        self.inner.size(partition)
+    }
+}
+
+/// See the module's header.
+pub(super) struct World {
+    pub(super) address: SocketAddr,
+    pub(super) health: Arc<Health>,
+    pub(super) model: ModelSlot,
+    pub(super) store: Arc<Moody>,
+    pub(super) tasks: Arc<Tasks>,
+    pub(super) clock: MockClock,
+    sim: SimBroker,
+    publisher: SimPublisher,
+    worker: Worker<SimBroker>,
+    topology: Arc<Topology>,
+    runtime: Runtime,
+    stop: Option<oneshot::Sender<()>>,
+    server: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl World {
+    /// An instance that has not joined its group yet.
+    pub(super) fn idle(params: ScoringParams, tokens: Vec<ApiToken>) -> Self {
+        let model = ModelSlot::default();
+        let topology = scoring_topology("test", &TopicNames::default(), &params, &model).expect("a topology");
+        let topology = Arc::new(topology);
+        let sim = SimBroker::new(topology.topics().clone());
+        for (_, name) in topology.topics().iter() {
+            let cleanup = Cleanup::Delete { retention_ms: None };
+            let spec = TopicSpec { name: name.to_owned(), partitions: PARTITIONS, cleanup, max_message_bytes: None };
+            sim.create(&spec).expect("a topic");
+        }
+        let store = Arc::new(Moody::default());
+        let parts = Parts {
+            topology: Arc::clone(&topology),
+            partitions: vec![PARTITIONS; topology.topics().iter().count()],
+            backend: Arc::clone(&store) as Arc<dyn Backend>,
+            clock: Arc::new(SimClock(sim.clone())),
+            metrics: Arc::new(Metrics::default()),
+            tasks: Arc::default(),
+        };
+        let clock = MockClock::at(NOW_MS);
+        let health = Arc::new(Health::new(1, NOW_MS.unsigned_abs(), 60_000));
+        let api = Api {
+            instance: "one".to_owned(),
+            guarantee: ProcessingGuarantee::ExactlyOnce,
+            topology: Arc::clone(&topology),
+            partitions: parts.partitions.clone(),
+            tasks: Arc::clone(&parts.tasks),
+            metrics: Arc::clone(&parts.metrics),
+            backend: Arc::clone(&parts.backend),
+            model: model.clone(),
+            params,
+            health: Arc::clone(&health),
+            clock: Arc::new(clock.clone()),
+            started_at_ms: NOW_MS - 5_000,
+            log_key: [7; 32],
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = runtime.spawn(serve(Arc::new(api), listener, tokens, async { drop(stopped.await) }));
+        Self {
+            address,
+            health,
+            model,
+            store,
+            tasks: Arc::clone(&parts.tasks),
+            clock,
+            publisher: sim.publisher().expect("a publisher"),
+            worker: Worker::new(Arc::new(sim.clone()), parts, config(&topology)),
+            sim,
+            topology,
+            runtime,
+            stop: Some(stop),
+            server: Some(server),
+        }
+    }
+
+    /// An instance that runs and has nothing to do.
+    pub(super) fn running(params: ScoringParams) -> Self {
+        let mut world = Self::idle(params, Vec::new());
+        world.run();
+        world.health.started();
+        world
+    }
+
+    pub(super) fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    pub(super) fn get(&self, path: &str) -> super::client::Got {
+        self.client().get(path)
+    }
+
+    /// Writes a payment into the stream.
+    pub(super) fn pay(&mut self, user: &str, json: &str, at_ms: i64) {
+        let topic = self.topology.topics().find("transactions").expect("the input");
+        let to = TopicPartition { topic, partition: partition_of(user.as_bytes(), PARTITIONS) };
+        let record = Outgoing { to, key: Some(user.as_bytes()), value: Some(json.as_bytes()), timestamp: at_ms, headers: &[] };
+        self.publisher.send(&record).expect("taken");
+        self.publisher.flush().expect("taken");
+    }
+
+    /// Works until everything is committed.
+    pub(super) fn run(&mut self) {
+        for _ in 0..100_000 {
+            self.step();
+            if self.worker.has_tasks() && self.worker.is_settled() {
+                return;
+            }
+        }
+        panic!("the worker does not come to rest");
+    }
+
+    fn step(&mut self) {
+        self.worker.step(Duration::ZERO).expect("the worker goes on");
+        self.sim.advance(1);
+    }
+
+    /// Steps until a task is being restored.
+    pub(super) fn step_into_restore(&mut self) {
+        while !self.tasks.all().values().any(|task| task.phase == Phase::Restoring) {
+            self.step();
+        }
+    }
+
+    /// Every verdict so far, in the order of partition and offset.
+    pub(super) fn verdicts(&self) -> Vec<Verdict> {
+        let topic = self.topology.topics().find("verdicts").expect("the output");
+        let records = self.sim.committed_records(topic).into_iter();
+        records.map(|record| serde_json::from_slice(&record.value.expect("a value")).expect("a verdict")).collect()
+    }
+
+    /// A model trained on the verdicts so far.
+    pub(super) fn train(&self) -> Arc<Model> {
+        let verdicts = self.verdicts();
+        let rows: Vec<f32> = verdicts.iter().flat_map(|verdict| verdict.features).collect();
+        let amounts: Vec<f64> = verdicts.iter().map(|verdict| verdict.amount).collect();
+        let rows = ndarray::ArrayView2::from_shape((verdicts.len(), 10), &rows).expect("rows of ten");
+        let params = TrainParams { trees: 20, max_samples: 64, seed: 1 };
+        Arc::new(Model::train(rows, &amounts, params, 0.05, None, models::model::Window::default()).expect("a model"))
+    }
+
+    /// A user's committed profile, from the store itself.
+    pub(super) fn profile(&self, user: &str) -> Option<UserProfile> {
+        let partition = partition_of(user.as_bytes(), PARTITIONS);
+        let bytes = self.store.inner.get(&StorePartition { store: "profiles".into(), partition }, user.as_bytes());
+        bytes.expect("an open partition").map(|bytes| decode_kept(&bytes).expect("a profile").1)
+    }
+
+    /// Everything kept, as bytes.
+    pub(super) fn everything(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut all = Vec::new();
+        for partition in self.store.inner.partitions().expect("partitions") {
+            let each = &mut |key: &[u8], value: &[u8]| {
+                all.push((key.to_vec(), value.to_vec()));
+                true
+            };
+            self.store.inner.scan(&partition, None, usize::MAX, each).expect("a scan");
+        }
+        all
+    }
+
+    /// Tells the server to stop.
+    pub(super) fn tell_to_stop(&mut self) {
+        self.stop.take().expect("it was not told yet").send(()).expect("it runs");
+    }
+
+    /// Waits until the server is gone.
+    pub(super) fn wait_for_the_end(&mut self) {
+        let server = self.server.take().expect("it was not waited for yet");
+        let ended = self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), server).await });
+        ended.expect("in time").expect("no panic").expect("no error");
+    }
+}
+
+fn config(topology: &Topology) -> WorkerConfig {
+    WorkerConfig {
+        index: 0,
+        member: MemberConfig {
+            group: "test".into(),
+            instance: "test-one".into(),
+            transactional_id: Some("test-one".into()),
+            transaction_timeout_ms: 10_000,
+            leads: topology.subs().iter().map(topology::topology::SubTopology::lead).collect(),
+        },
+        exactly_once: true,
+        commit_interval_ms: 100,
+        commit_idle_ms: 0,
+        max_poll_records: 1_000,
+        cache_bytes: 1 << 20,
+        max_changed: 1_000,
+        start_from: StartFrom::Refuse,
+        tombstone_retention_ms: 86_400_000,
+        dead_letter_max_bytes: 1 << 20,
+        hash_seed: 0,
+    }
+}

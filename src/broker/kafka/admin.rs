@@ -1,0 +1,220 @@
+//! Topics: what is there, how far partitions reach, and creating what is missing.
+//!
+//! The [`Desk`] is the one client that all members and readers of a broker ask; it reads uncommitted, because the end of a partition is
+//! its high watermark.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use topology::broker::{Bounds, BrokerError, Cleanup, Reaction, Result, TopicInfo, TopicSpec};
+
+use super::config::{KafkaConfig, explain};
+use super::context::Plain;
+use super::deadline::Deadline;
+use super::errors;
+
+/// Between two looks at whether a new topic is known.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Asks the broker about topics and offsets; shared by all that need it.
+pub(super) struct Desk {
+    config: KafkaConfig,
+    client: BaseConsumer<Plain>,
+}
+
+impl Desk {
+    pub(super) fn new(config: KafkaConfig) -> Result<Self> {
+        config.check()?;
+        let client = config
+            .asking()
+            .create_with_context(Plain::default())
+            .map_err(|error| BrokerError::new(Reaction::Stop, format!("Kafka: {}", explain("configuration", &error))))?;
+        Ok(Self { config, client })
+    }
+
+    pub(super) fn config(&self) -> &KafkaConfig {
+        &self.config
+    }
+
+    /// Log start and high watermark.
+    pub(super) fn bounds(&self, topic: &str, partition: u32) -> Result<Bounds> {
+        let answer = self.client.fetch_watermarks(topic, partition as i32, self.config.request_timeout());
+        let (start, end) = answer.map_err(|error| self.failed(&format!("asking for offsets of topic {topic}"), &error))?;
+        Ok(Bounds { start: start as u64, end: end as u64 })
+    }
+
+    /// What the broker knows of these topics.
+    pub(super) fn describe(&self, names: &[&str]) -> Result<Vec<Option<TopicInfo>>> {
+        let mut found = names
+            .iter()
+            .map(|name| Ok(self.partitions(name)?.map(|partitions| TopicInfo { partitions, max_message_bytes: None })))
+            .collect::<Result<Vec<_>>>()?;
+        let there: Vec<usize> = (0..names.len()).filter(|&at| found[at].is_some()).collect();
+        if there.is_empty() {
+            return Ok(found);
+        }
+        let resources: Vec<_> = there.iter().map(|&at| ResourceSpecifier::Topic(names[at])).collect();
+        let answer = block_on(self.admin()?.describe_configs(&resources, &self.options()));
+        // Describing needs a grant of its own; without it everything works and limits are unknown.
+        let resources = answer.unwrap_or_default();
+        for (&at, resource) in there.iter().zip(resources) {
+            let limit = resource.ok().and_then(|r| r.get("max.message.bytes")?.value.as_ref()?.parse().ok());
+            if let Some(info) = &mut found[at] {
+                info.max_message_bytes = limit;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Creates a topic and waits until its partitions have leaders.
+    pub(super) fn create(&self, spec: &TopicSpec) -> Result<()> {
+        let doing = format!("creating topic {}", spec.name);
+        let properties = properties_of(spec);
+        // -1: the broker's own default replication, and its own min.insync.replicas with it.
+        let mut topic = NewTopic::new(&spec.name, spec.partitions as i32, TopicReplication::Fixed(-1));
+        for (name, value) in &properties {
+            topic = topic.set(name, value);
+        }
+        let answer =
+            block_on(self.admin()?.create_topics([&topic], &self.options())).map_err(|error| self.failed(&doing, &error))?;
+        for result in answer {
+            match result {
+                Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
+                Err((_, code)) => {
+                    let retry = matches!(
+                        code,
+                        Code::RequestTimedOut | Code::NotController | Code::OperationTimedOut | Code::ThrottlingQuotaExceeded
+                    );
+                    let reaction = if retry { Reaction::Retry } else { Reaction::Stop };
+                    return Err(BrokerError::new(reaction, format!("{doing}: {code}")));
+                }
+            }
+        }
+        self.wait_for(&spec.name, &doing)
+    }
+
+    fn wait_for(&self, name: &str, doing: &str) -> Result<()> {
+        let deadline = Deadline::after(self.config.request_timeout());
+        while !self.is_led(name)? {
+            if !deadline.pass(LOOK_AGAIN) {
+                return Err(BrokerError::new(
+                    Reaction::Retry,
+                    format!("{doing}: created, but its partitions have no leader yet"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_led(&self, name: &str) -> Result<bool> {
+        let metadata = self.metadata(name)?;
+        Ok(metadata.topics().iter().any(|topic| {
+            topic.error().is_none() && !topic.partitions().is_empty() && topic.partitions().iter().all(|p| p.leader() >= 0)
+        }))
+    }
+
+    fn partitions(&self, name: &str) -> Result<Option<u32>> {
+        let metadata = self.metadata(name)?;
+        let Some(topic) = metadata.topics().first() else { return Ok(None) };
+        match topic.error().map(Code::from) {
+            None => Ok(Some(topic.partitions().len() as u32)),
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(None),
+            Some(code) if errors::is_refused(code) || code == Code::InvalidTopic => {
+                Err(BrokerError::new(Reaction::Stop, format!("topic {name}: {code}")))
+            }
+            Some(code) => Err(BrokerError::new(Reaction::Retry, format!("topic {name}: {code}"))),
+        }
+    }
+
+    fn metadata(&self, name: &str) -> Result<rdkafka::metadata::Metadata> {
+        let answer = self.client.fetch_metadata(Some(name), self.config.request_timeout());
+        answer.map_err(|error| self.failed(&format!("asking for topic {name}"), &error))
+    }
+
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
+        self.config.administering().create().map_err(|error| errors::of_read("creating an admin client", &error))
+    }
+
+    fn options(&self) -> AdminOptions {
+        let timeout = self.config.request_timeout();
+        AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout))
+    }
+
+    /// Explains a question that got no answer: a broker that is not there is the usual cause, and a refused login the next.
+    fn failed(&self, doing: &str, error: &KafkaError) -> BrokerError {
+        let mut refused = false;
+        while let Some(Err(event)) = self.client.poll(Duration::ZERO) {
+            refused |= event.rdkafka_error_code().is_some_and(errors::is_refused);
+        }
+        let address = &self.config.bootstrap_servers;
+        let last = self.client.context().diary.last().map_or_else(String::new, |text| format!(" Last seen: {text}"));
+        if refused {
+            return BrokerError::new(
+                Reaction::Stop,
+                format!("{doing}: Kafka at {address} refuses us: check sasl.* and ssl.*.{last}"),
+            );
+        }
+        match error.rdkafka_error_code() {
+            Some(
+                Code::BrokerTransportFailure
+                | Code::OperationTimedOut
+                | Code::AllBrokersDown
+                | Code::Resolve
+                | Code::RequestTimedOut,
+            ) => {
+                let what = format!(
+                    "{doing}: no answer from Kafka at {address}. Is it running, does it listen (and advertise) there, and do \
+                     security.protocol, TLS and SASL settings fit?{last}"
+                );
+                BrokerError::new(Reaction::Retry, what)
+            }
+            _ => errors::of_read(doing, error),
+        }
+    }
+}
+
+/// The properties of a topic to be created.
+fn properties_of(spec: &TopicSpec) -> Vec<(&'static str, String)> {
+    let mut properties = match spec.cleanup {
+        Cleanup::Compact { tombstone_retention_ms } => {
+            vec![("cleanup.policy", "compact".to_owned()), ("delete.retention.ms", tombstone_retention_ms.to_string())]
+        }
+        Cleanup::Delete { retention_ms } => {
+            let retention = retention_ms.map_or_else(|| "-1".to_owned(), |ms| ms.to_string());
+            vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", retention)]
+        }
+    };
+    if let Some(limit) = spec.max_message_bytes {
+        properties.push(("max.message.bytes", limit.to_string()));
+    }
+    properties
+}
+
+/// Wakes the thread that waits for a future.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a future on this thread. The admin client completes its futures from a thread of its own, so nothing needs a runtime.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

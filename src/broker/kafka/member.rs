@@ -1,0 +1,323 @@
+//! One worker's place in the group: a group client, a fetcher and a producer.
+//!
+//! The group client subscribes to the lead topics and is never given a partition to fetch; it holds membership, generation and
+//! committed offsets. What the group decides waits as an [`Event`] until the worker acknowledges it, and only the acknowledgement lets
+//! the group go on: until then a revoked partition is given to nobody else. The fetcher reads whatever the worker starts.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::{Offset, TopicPartitionList};
+use topology::broker::{Bounds, BrokerError, Event, Member, MemberConfig, Reaction, Result};
+use topology::record::{Fetched, Outgoing, TopicPartition, Topics};
+
+use super::admin::Desk;
+use super::context::Rebalances;
+use super::deadline::Deadline;
+use super::errors;
+use super::fetcher::Fetcher;
+use super::native::GroupMetadata;
+use super::sender::{Aborted, Limits, Sender, smallest};
+
+/// Fetched and not yet delivered, at most, for each worker.
+const BUFFER_KBYTES: u32 = 65_536;
+/// Group events served in one poll: they are rare, and one rebalance makes two.
+const EVENTS_PER_POLL: usize = 4;
+/// How long one wait for a request to leave lasts before it is looked at.
+const SLICE: Duration = Duration::from_millis(10);
+/// A producer is opened, and a transaction ended, within this time, however long transactions may last.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Proof of (group, member, generation) at the moment it was made; without a proof where there was no membership. That one commits
+/// no offsets, only what a producer alone may commit.
+pub struct KafkaToken(Option<GroupMetadata>);
+
+impl KafkaToken {
+    fn proof(&self) -> Result<&GroupMetadata> {
+        let missing = || BrokerError::new(Reaction::Abort, "not a member of the group: no offset can be committed");
+        self.0.as_ref().ok_or_else(missing)
+    }
+}
+
+/// A member of a classic consumer group, and its producer.
+pub struct KafkaMember {
+    topics: Topics,
+    desk: Arc<Desk>,
+    config: MemberConfig,
+    limits: Limits,
+    /// None after leaving.
+    group: Option<BaseConsumer<Rebalances>>,
+    /// What the group gave us and we have not given up.
+    owned: BTreeSet<TopicPartition>,
+    fetcher: Fetcher,
+    /// None after a reopening that failed half way.
+    sender: Option<Sender>,
+}
+
+impl KafkaMember {
+    pub(super) fn join(desk: Arc<Desk>, topics: Topics, limits: Limits, config: &MemberConfig) -> Result<Self> {
+        let fetcher = Fetcher::new(desk.clone(), topics.clone(), BUFFER_KBYTES)?;
+        let mut member =
+            Self { topics, desk, config: config.clone(), limits, group: None, owned: BTreeSet::new(), fetcher, sender: None };
+        // The producer first: it ends what a predecessor under this identity left open, so that committed offsets can be read.
+        member.reopen()?;
+        member.group = Some(member.subscribe()?);
+        Ok(member)
+    }
+
+    fn subscribe(&self) -> Result<BaseConsumer<Rebalances>> {
+        let context = Rebalances::new(self.topics.clone());
+        let mut group: BaseConsumer<Rebalances> =
+            self.desk.config().joining(&self.config).create_with_context(context).map_err(|error| {
+                BrokerError::new(
+                    Reaction::Stop,
+                    format!("joining the group: {}", super::config::explain("configuration", &error)),
+                )
+            })?;
+        // The worker waits in the fetcher's queue; a decision of the group ends that wait.
+        let waker = self.fetcher.waker();
+        group.set_nonempty_callback(move || waker.wake());
+        let leads: Vec<&str> = self.config.leads.iter().map(|&topic| self.topics.name(topic)).collect();
+        group.subscribe(&leads).map_err(|error| errors::of_read("joining the group", &error))?;
+        Ok(group)
+    }
+
+    fn group(&self) -> Result<&BaseConsumer<Rebalances>> {
+        self.group.as_ref().ok_or_else(|| BrokerError::new(Reaction::Fenced, "this member has left the group"))
+    }
+
+    fn sender(&mut self) -> Result<&mut Sender> {
+        self.sender.as_mut().ok_or_else(|| BrokerError::new(Reaction::Unknown, "the producer is closed: open it again"))
+    }
+
+    /// Serves the group's queue and gives the next decision.
+    fn next_event(&mut self) -> Result<Option<Event>> {
+        let (mut event, mut dropped) = (None, false);
+        for _ in 0..EVENTS_PER_POLL {
+            let group = self.group()?;
+            match group.poll(Duration::ZERO) {
+                Some(Err(error)) if error.rdkafka_error_code() == Some(Code::PollExceeded) => dropped = true,
+                Some(Err(error)) => check_group_error(&self.config.group, &error)?,
+                _ => {}
+            }
+            if event.is_none() {
+                event = group.context().next();
+            }
+        }
+        self.judge(event, dropped)
+    }
+
+    /// What a decision means for what we own. A member that was dropped for not polling may find an older revocation before the news:
+    /// everything is lost then. librdkafka names the rest again when it joins anew: what is not owned any more is answered here.
+    fn judge(&self, event: Option<Event>, dropped: bool) -> Result<Option<Event>> {
+        let owned =
+            |partitions: Vec<TopicPartition>| partitions.into_iter().filter(|p| self.owned.contains(p)).collect::<Vec<_>>();
+        let event = match event {
+            Some(Event::Revoked(_)) if dropped => Event::Lost(self.owned.iter().copied().collect()),
+            Some(Event::Revoked(partitions)) => Event::Revoked(owned(partitions)),
+            Some(Event::Lost(partitions)) => Event::Lost(owned(partitions)),
+            other => return Ok(other),
+        };
+        if let Event::Revoked(partitions) | Event::Lost(partitions) = &event
+            && partitions.is_empty()
+        {
+            self.answer()?;
+            return Ok(None);
+        }
+        Ok(Some(event))
+    }
+
+    fn answer(&self) -> Result<()> {
+        let group = self.group()?;
+        group.context().answer(group).map_err(|error| errors::of_read("answering a rebalance", &error))
+    }
+
+    fn list(&self, partitions: impl IntoIterator<Item = (TopicPartition, Offset)>) -> Result<TopicPartitionList> {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in partitions {
+            list.add_partition_offset(self.topics.name(partition.topic), partition.partition as i32, offset)
+                .map_err(|error| BrokerError::new(Reaction::Stop, format!("an offset that Kafka cannot express: {error}")))?;
+        }
+        Ok(list)
+    }
+
+    fn offsets(&self, offsets: &[(TopicPartition, u64)]) -> Result<TopicPartitionList> {
+        self.list(offsets.iter().map(|&(partition, offset)| (partition, Offset::Offset(offset as i64))))
+    }
+}
+
+/// Tells errors of the group client that it does not mend itself.
+fn check_group_error(group: &str, error: &KafkaError) -> Result<()> {
+    let fatal = matches!(error, KafkaError::MessageConsumptionFatal(_));
+    let failed = |reaction| Err(BrokerError::new(reaction, format!("group {group}: {error}")));
+    match error.rdkafka_error_code() {
+        Some(code) if errors::is_refused(code) => failed(Reaction::Stop),
+        Some(Code::FencedInstanceId | Code::Fenced) => failed(Reaction::Fenced),
+        Some(
+            Code::InvalidSessionTimeout | Code::InconsistentGroupProtocol | Code::InvalidGroupId | Code::GroupMaxSizeReached,
+        ) => failed(Reaction::Stop),
+        _ if fatal => failed(Reaction::Fenced),
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => failed(Reaction::Retry),
+        // Lost connections and coordinator moves mend themselves; exceeding max.poll.interval.ms comes as an event of its own.
+        _ => {
+            tracing::debug!(group, %error, "group member");
+            Ok(())
+        }
+    }
+}
+
+impl Member for KafkaMember {
+    type Token = KafkaToken;
+
+    fn poll(&mut self, into: &mut Fetched, max_records: usize, wait: Duration) -> Result<Option<Event>> {
+        if let Some(sender) = &self.sender {
+            sender.serve();
+        }
+        if let Some(event) = self.next_event()? {
+            return Ok(Some(event));
+        }
+        let before = into.len();
+        self.fetcher.fill(into, max_records, wait)?;
+        // Nothing came: the wait may have ended because the group decided something.
+        if into.len() == before { self.next_event() } else { Ok(None) }
+    }
+
+    fn acknowledge(&mut self, event: &Event) -> Result<()> {
+        match event {
+            Event::Assigned(partitions) => self.owned.extend(partitions),
+            Event::Revoked(partitions) | Event::Lost(partitions) => {
+                self.stop(partitions)?;
+                self.owned.retain(|partition| !partitions.contains(partition));
+            }
+        }
+        self.answer()
+    }
+
+    fn start(&mut self, at: &[(TopicPartition, u64)]) -> Result<()> {
+        at.iter().try_for_each(|&(partition, offset)| self.fetcher.start(partition, offset))
+    }
+
+    fn stop(&mut self, partitions: &[TopicPartition]) -> Result<()> {
+        partitions.iter().try_for_each(|&partition| self.fetcher.stop(partition))
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<()> {
+        partitions.iter().try_for_each(|&partition| self.fetcher.pause(partition))
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<()> {
+        partitions.iter().try_for_each(|&partition| self.fetcher.resume(partition))
+    }
+
+    fn committed(&mut self, partitions: &[TopicPartition], wait: Duration) -> Result<Vec<Option<u64>>> {
+        let doing = "asking for committed offsets";
+        let list = self.list(partitions.iter().map(|&partition| (partition, Offset::Invalid)))?;
+        let answer = self.group()?.committed_offsets(list, wait).map_err(|error| errors::of_read(doing, &error))?;
+        partitions
+            .iter()
+            .map(|partition| {
+                let name = self.topics.name(partition.topic);
+                let missing = || BrokerError::new(Reaction::Retry, format!("{doing}: no answer for topic {name}"));
+                let element = answer.find_partition(name, partition.partition as i32).ok_or_else(missing)?;
+                element.error().map_err(|error| errors::of_read(doing, &error))?;
+                Ok(match element.offset() {
+                    Offset::Offset(offset) => Some(offset as u64),
+                    _ => None,
+                })
+            })
+            .collect()
+    }
+
+    fn bounds(&mut self, partition: TopicPartition) -> Result<Bounds> {
+        self.desk.bounds(self.topics.name(partition.topic), partition.partition)
+    }
+
+    fn token(&mut self) -> Result<KafkaToken> {
+        Ok(KafkaToken(GroupMetadata::of(self.group()?.client())))
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        self.sender()?.begin()
+    }
+
+    fn send(&mut self, record: &Outgoing<'_>) -> Result<()> {
+        self.sender()?.send(record, 0)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.sender()?.flush()
+    }
+
+    fn commit(&mut self, offsets: &[(TopicPartition, u64)], token: KafkaToken) -> Result<()> {
+        let offsets = self.offsets(offsets)?;
+        let sender = self.sender()?;
+        sender.flush()?;
+        if offsets.count() > 0 {
+            sender.add_offsets(&offsets, token.proof()?)?;
+        }
+        sender.commit()
+    }
+
+    fn abort(&mut self) -> Result<()> {
+        // Nothing to abort: the transaction never reached the coordinator, and librdkafka's producer is of no more use.
+        if self.sender()?.abort()? == Aborted::Never { self.reopen() } else { Ok(()) }
+    }
+
+    fn reopen(&mut self) -> Result<()> {
+        // The old one goes first: two producers of one identity would fence each other.
+        self.sender = None;
+        let config = self.desk.config().writing(&self.config, smallest(&self.limits));
+        let timeout = Duration::from_millis(self.config.transaction_timeout_ms).min(PATIENCE);
+        let sender = Sender::new(&config, self.topics.clone(), self.limits.clone(), timeout)?;
+        if self.config.transactional_id.is_some() {
+            sender.initialise()?;
+        }
+        self.sender = Some(sender);
+        Ok(())
+    }
+
+    fn commit_offsets(&mut self, offsets: &[(TopicPartition, u64)], token: KafkaToken) -> Result<()> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        // librdkafka commits under the generation it has then, not the token's. What happens between this look and that commit no
+        // generation fences: at-least-once allows it.
+        let (list, group) = (self.offsets(offsets)?, self.group()?);
+        if GroupMetadata::of(group.client()).as_ref() != Some(token.proof()?) {
+            return Err(BrokerError::new(Reaction::Abort, "committing offsets: the group has a newer generation"));
+        }
+        group.commit(&list, CommitMode::Sync).map_err(|error| errors::of_offset_commit(&error))
+    }
+
+    fn markers_per_commit(&self) -> u64 {
+        1
+    }
+
+    fn leave(&mut self, for_good: bool) -> Result<()> {
+        let Some(group) = self.group.take() else { return Ok(()) };
+        group.context().close(&group);
+        if for_good {
+            // Closing does not send a LeaveGroup for a static member; unsubscribing does.
+            group.unsubscribe();
+            let deadline = Deadline::after(self.desk.config().request_timeout());
+            // librdkafka forgets the member's id when it has sent the request, and waits for the answer when it closes.
+            while GroupMetadata::of(group.client()).is_some() && !deadline.is_over() {
+                group.poll(SLICE);
+            }
+        }
+        // Dropping closes; a static member stays in the group until its session ends.
+        drop(group);
+        Ok(())
+    }
+}
+
+impl Drop for KafkaMember {
+    fn drop(&mut self) {
+        if let Err(error) = self.leave(false) {
+            tracing::debug!(%error, "leaving");
+        }
+    }
+}

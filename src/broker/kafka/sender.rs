@@ -1,0 +1,194 @@
+//! The producer of a member or publisher: hands records over, delivers them, ends transactions.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::producer::{BaseProducer, Producer};
+use topology::broker::{BrokerError, Reaction, Result, TopicInfo};
+use topology::record::{Outgoing, TopicPartition, Topics};
+
+use super::context::{Delivered, Deliveries};
+use super::deadline::Deadline;
+use super::errors;
+use super::native::{self, GroupMetadata, Topic};
+
+/// How long one wait for deliveries or for room lasts before failures are looked at.
+const SLICE: Duration = Duration::from_millis(20);
+/// A batch's header and a record's own fields at their largest, beside keys, values and headers.
+const RECORD_OVERHEAD: usize = 61 + 40;
+/// Lengths of one header's name and value.
+const HEADER_OVERHEAD: usize = 10;
+/// The broker's default `max.message.bytes`, for topics whose limit is not told.
+pub(super) const DEFAULT_LIMIT: u32 = 1_048_588;
+
+/// The largest batch each topic takes, none where the broker does not tell.
+pub(super) type Limits = Arc<[Option<u32>]>;
+
+/// The limits of described topics.
+pub(super) fn limits_of(topics: &[Option<TopicInfo>]) -> Limits {
+    topics.iter().map(|info| info.as_ref().and_then(|info| info.max_message_bytes)).collect()
+}
+
+/// The smallest limit of all topics: no batch may be larger, since librdkafka has one batch size for all of them.
+pub(super) fn smallest(limits: &Limits) -> u32 {
+    limits.iter().flatten().copied().fold(DEFAULT_LIMIT, u32::min)
+}
+
+/// How a transaction was aborted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Aborted {
+    Now,
+    /// The coordinator knew of no transaction: librdkafka purged it before its first partition was registered (registering waits while
+    /// the transaction before is being completed) but sends the end of it all the same. The producer must be opened again.
+    Never,
+}
+
+/// One producer.
+pub(super) struct Sender {
+    topics: Topics,
+    limits: Limits,
+    handles: Vec<Option<Topic>>,
+    producer: Arc<BaseProducer<Deliveries>>,
+    /// How long a record may take, and the end of a transaction.
+    timeout: Duration,
+}
+
+impl Sender {
+    pub(super) fn new(config: &ClientConfig, topics: Topics, limits: Limits, timeout: Duration) -> Result<Self> {
+        let producer = config.create_with_context(Deliveries::new()).map_err(|error| {
+            BrokerError::new(Reaction::Stop, format!("Kafka producer: {}", super::config::explain("configuration", &error)))
+        })?;
+        let handles = topics.iter().map(|_| None).collect();
+        Ok(Self { topics, limits, handles, producer: Arc::new(producer), timeout })
+    }
+
+    /// Takes the transactional id over: ends what a predecessor left open and refuses what still is under way from it.
+    pub(super) fn initialise(&self) -> Result<()> {
+        self.producer.init_transactions(self.timeout).map_err(|error| errors::of_open(&error))
+    }
+
+    pub(super) fn begin(&self) -> Result<()> {
+        // What failed before this transaction was that one's affair.
+        self.serve();
+        self.producer.context().take_failure();
+        self.producer.begin_transaction().map_err(|error| errors::of_end("beginning a transaction", &error))
+    }
+
+    /// Hands a record over; `number` comes back with its delivery. Waits while the buffer is full.
+    pub(super) fn send(&mut self, record: &Outgoing<'_>, number: usize) -> Result<()> {
+        self.check_size(record)?;
+        self.prepare(record.to)?;
+        let mut deadline = None;
+        loop {
+            let handle = self.handles[usize::from(record.to.topic.0)].as_ref().expect("invariant: prepared above");
+            match native::produce(self.producer.client(), handle, record, number) {
+                Ok(()) => return Ok(()),
+                Err(Code::QueueFull) => {
+                    if deadline.get_or_insert_with(|| Deadline::after(self.timeout)).is_over() {
+                        let what =
+                            format!("the producer's buffer stayed full for {:?}: the broker does not keep up", self.timeout);
+                        return Err(BrokerError::new(Reaction::Abort, what));
+                    }
+                    self.producer.poll(Duration::from_millis(1));
+                }
+                Err(code) => return Err(self.refusal(record.to, code)),
+            }
+        }
+    }
+
+    /// Serves delivery reports and errors; never waits.
+    pub(super) fn serve(&self) {
+        self.producer.poll(Duration::ZERO);
+    }
+
+    /// Waits until nothing is in flight and tells the first failure.
+    pub(super) fn flush(&self) -> Result<()> {
+        let deadline = Deadline::after(self.timeout + SLICE);
+        while self.producer.in_flight_count() > 0 {
+            native::flush(self.producer.client(), SLICE);
+            self.serve();
+            if deadline.is_over() {
+                return Err(BrokerError::new(Reaction::Abort, format!("records are not acknowledged within {:?}", self.timeout)));
+            }
+        }
+        match self.producer.context().take_failure() {
+            None => Ok(()),
+            Some((topic, code)) => Err(self.fatal("writing").unwrap_or_else(|| errors::of_delivery(&topic, code))),
+        }
+    }
+
+    /// Moves what was delivered, as (number given at send, offset), to the end of `into`.
+    pub(super) fn take_delivered(&self, into: &mut Vec<Delivered>) {
+        self.producer.context().take_delivered(into);
+    }
+
+    /// Adds offsets to the transaction, in the name of the member that `token` proves.
+    pub(super) fn add_offsets(&self, offsets: &rdkafka::TopicPartitionList, token: &GroupMetadata) -> Result<()> {
+        token.send_offsets(self.producer.client(), offsets, self.timeout).map_err(|error| errors::of_send_offsets(&error))
+    }
+
+    /// Commits the transaction. Call only when nothing is in flight: rdkafka's own flush in here waits in steps of 100 ms.
+    pub(super) fn commit(&self) -> Result<()> {
+        self.producer.commit_transaction(self.timeout).map_err(|error| errors::of_end("committing a transaction", &error))
+    }
+
+    /// Aborts the transaction and forgets what was in flight.
+    pub(super) fn abort(&self) -> Result<Aborted> {
+        // librdkafka purges what is in flight and waits until its failure reports are served, which only this thread does.
+        let done = std::thread::scope(|scope| {
+            let aborting = scope.spawn(|| self.producer.abort_transaction(self.timeout));
+            while !aborting.is_finished() {
+                self.producer.poll(Duration::from_millis(1));
+            }
+            aborting.join().expect("invariant: aborting does not panic")
+        });
+        self.producer.context().take_failure();
+        match done {
+            Ok(()) => Ok(Aborted::Now),
+            Err(KafkaError::Transaction(error)) if error.code() == Code::InvalidTransactionalState => Ok(Aborted::Never),
+            Err(error) => Err(match errors::of_end("aborting a transaction", &error) {
+                // An abort that failed is never answered with "abort it": only a new epoch helps.
+                BrokerError { reaction: Reaction::Abort, what } => BrokerError::new(Reaction::Unknown, what),
+                other => other,
+            }),
+        }
+    }
+
+    /// Refuses what the topic would refuse later, when the whole transaction would fail with it, again and again.
+    fn check_size(&self, record: &Outgoing<'_>) -> Result<()> {
+        let Some(limit) = self.limits[usize::from(record.to.topic.0)] else { return Ok(()) };
+        let headers: usize = record.headers.iter().map(|h| HEADER_OVERHEAD + h.name.len() + h.value.map_or(0, <[u8]>::len)).sum();
+        let size = RECORD_OVERHEAD + headers + record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+        if size <= limit as usize { Ok(()) } else { Err(self.too_large(record.to, &format!("{size} bytes, limit {limit}"))) }
+    }
+
+    fn too_large(&self, to: TopicPartition, why: &str) -> BrokerError {
+        BrokerError::new(Reaction::TooLarge, format!("a record is larger than topic {} takes: {why}", self.topics.name(to.topic)))
+    }
+
+    fn prepare(&mut self, to: TopicPartition) -> Result<()> {
+        let slot = &mut self.handles[usize::from(to.topic.0)];
+        if slot.is_none() {
+            let owner: Arc<dyn Any + Send + Sync> = self.producer.clone();
+            let name = self.topics.name(to.topic);
+            *slot = Some(Topic::new(self.producer.client(), owner, name).map_err(|code| errors::of_delivery(name, code))?);
+        }
+        Ok(())
+    }
+
+    fn refusal(&self, to: TopicPartition, code: Code) -> BrokerError {
+        if errors::is_too_large(code) {
+            return self.too_large(to, &code.to_string());
+        }
+        self.fatal("writing").unwrap_or_else(|| errors::of_delivery(self.topics.name(to.topic), code))
+    }
+
+    /// The error that ended this producer, if one did.
+    fn fatal(&self, doing: &str) -> Option<BrokerError> {
+        let (code, text) = self.producer.client().fatal_error()?;
+        Some(errors::of_fatal(doing, code, &text))
+    }
+}

@@ -1,0 +1,4 @@
+//! The brokers that the product runs on.
+
+pub mod embedded;
+pub mod kafka;

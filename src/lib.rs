@@ -1,0 +1,18 @@
+//! Mangrove scores every payment as it happens: the product around the engine.
+//!
+//! `instance` puts parts together, `scoring` is where models meet topology, commands hold no logic.
+
+pub mod api;
+pub mod backtest;
+pub mod broker;
+pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod demo;
+pub mod generator;
+pub mod input;
+pub mod instance;
+pub mod logging;
+pub mod scoring;
+pub mod service;
+pub mod training;

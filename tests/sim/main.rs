@@ -1,0 +1,3 @@
+//! Tests that need nothing but this machine.
+
+mod embedded_broker;

@@ -1,0 +1,10 @@
+//! The engine's behaviour, seen from outside through the TestDriver: processors that have nothing to do with payments.
+
+mod dead_letters;
+mod faults;
+mod ledger;
+mod once;
+mod positions;
+mod punctuation;
+mod replay;
+mod words;
