@@ -16,7 +16,7 @@ use crate::commands::Failure;
 use crate::config::{BrokerKind, EmbeddedSync, Role, Settings};
 use crate::instance::{Blueprint, Identity, Instance, Stop};
 
-use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions, Durability};
+use crate::broker::embedded::{Durability, EmbeddedBroker, EmbeddedOptions};
 use crate::broker::kafka::{KafkaBroker, KafkaConfig};
 
 /// The longest a drain may take.
@@ -92,9 +92,8 @@ pub fn embedded(settings: &Settings, blueprint: &Blueprint) -> Result<Arc<Embedd
         memory_bytes: usize::try_from(settings.memory_limit / 8).unwrap_or(usize::MAX),
         ..EmbeddedOptions::default()
     };
-    std::fs::create_dir_all(&settings.embedded_dir).map_err(|why| {
-        Failure::new(format!("cannot create EMBEDDED_DIR {}", settings.embedded_dir.display())).caused_by(why)
-    })?;
+    std::fs::create_dir_all(&settings.embedded_dir)
+        .map_err(|why| Failure::new(format!("cannot create EMBEDDED_DIR {}", settings.embedded_dir.display())).caused_by(why))?;
     let now = Arc::new(crate::clock::now_ms);
     let broker = EmbeddedBroker::open(&settings.embedded_dir, blueprint.topics(), options, now);
     broker.map(Arc::new).map_err(|why| Failure::new("the embedded broker cannot be opened").caused_by(why))
@@ -109,9 +108,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let blueprint = Blueprint::new(settings)?;
     match settings.broker {
         BrokerKind::Kafka => serve(settings, identity, kafka(settings, &blueprint)?, blueprint, &mut Nobody, &|_| {}),
-        BrokerKind::Embedded => {
-            serve(settings, identity, embedded(settings, &blueprint)?, blueprint, &mut Nobody, &maintain)
-        }
+        BrokerKind::Embedded => serve(settings, identity, embedded(settings, &blueprint)?, blueprint, &mut Nobody, &maintain),
     }
 }
 
@@ -151,7 +148,7 @@ pub fn serve<B: Broker>(
             info!(address = %address, "HTTP is served");
         }
         let api = Arc::new(instance.api(settings));
-        Some(runtime.spawn(crate::api::serve(api, listener, stopped(shutdown))))
+        Some(runtime.spawn(crate::api::serve(api, listener, settings.api_tokens.clone(), stopped(shutdown))))
     } else {
         None
     };
@@ -160,7 +157,7 @@ pub fn serve<B: Broker>(
     let drained = instance.stop(DRAIN);
     let _ = shut.send(true);
     if let Some(server) = server {
-        let _late = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(2), server).await });
+        let _late = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), server).await });
     }
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome?;

@@ -58,14 +58,9 @@ impl fmt::Display for ArtifactError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Magic => f.write_str("not a Mangrove model"),
-            Self::Version(found) => write!(
-                f,
-                "model format {found}; this version reads format {VERSION}"
-            ),
+            Self::Version(found) => write!(f, "model format {found}; this version reads format {VERSION}"),
             Self::Length => f.write_str("the model is truncated or has bytes after its end"),
-            Self::Checksum => {
-                f.write_str("the model's checksum does not match: its bytes were changed")
-            }
+            Self::Checksum => f.write_str("the model's checksum does not match: its bytes were changed"),
             Self::Content(part) => write!(f, "the model's {part} is out of bounds"),
         }
     }
@@ -101,10 +96,7 @@ impl Model {
             return Err(ArtifactError::Version(version));
         }
         let length = u64::from_le_bytes(header.take().ok_or(ArtifactError::Length)?);
-        let (body, checksum) = header
-            .0
-            .split_last_chunk::<CHECKSUM_BYTES>()
-            .ok_or(ArtifactError::Length)?;
+        let (body, checksum) = header.0.split_last_chunk::<CHECKSUM_BYTES>().ok_or(ArtifactError::Length)?;
         if body.len() as u64 != length {
             return Err(ArtifactError::Length);
         }
@@ -127,12 +119,7 @@ impl Model {
     }
 
     fn write_body(&self, out: &mut Vec<u8>) {
-        let counts = [
-            self.forest.dimensions(),
-            self.forest.samples(),
-            self.params.trees,
-            self.params.max_samples,
-        ];
+        let counts = [self.forest.dimensions(), self.forest.samples(), self.params.trees, self.params.max_samples];
         for count in counts {
             out.extend_from_slice(&(count as u32).to_le_bytes());
         }
@@ -150,11 +137,7 @@ impl Model {
         for tree in self.forest.trees() {
             out.extend_from_slice(&(tree.len() as u32).to_le_bytes());
             for (split, path) in tree.parts() {
-                out.extend_from_slice(
-                    &split
-                        .map_or(LEAF, |(feature, _)| feature as u16)
-                        .to_le_bytes(),
-                );
+                out.extend_from_slice(&split.map_or(LEAF, |(feature, _)| feature as u16).to_le_bytes());
                 out.extend_from_slice(&path.to_le_bytes());
                 if let Some((_, threshold)) = split {
                     out.extend_from_slice(&threshold.to_le_bytes());
@@ -167,10 +150,7 @@ impl Model {
 fn id_of(checksum: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    checksum[..8]
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
+    checksum[..8].iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// The bytes that are still to be read.
@@ -214,19 +194,12 @@ fn read_body(body: &mut Reader<'_>) -> Result<Model, ArtifactError> {
     let (dimensions, samples) = read_pair(body, "dimensions")?;
     let (trees, max_samples) = read_pair(body, "number of trees")?;
     let seed = body.u64().ok_or(Content("seed"))?;
-    let global_amount_p99 = body
-        .f64()
-        .filter(|p99| p99.is_finite())
-        .ok_or(Content("99% quantile"))?;
-    let contamination = body
-        .f64()
-        .filter(|&c| c > 0.0 && c <= 0.5)
-        .ok_or(Content("contamination"))?;
+    let global_amount_p99 = body.f64().filter(|p99| p99.is_finite()).ok_or(Content("99% quantile"))?;
+    let contamination = body.f64().filter(|&c| c > 0.0 && c <= 0.5).ok_or(Content("contamination"))?;
     let trained_rows = body.u64().ok_or(Content("number of rows"))?;
     let from_ms = body.i64().ok_or(Content("window"))?;
     let to_ms = body.i64().ok_or(Content("window"))?;
-    let samples_fit =
-        (2..=SAMPLES_MAX).contains(&max_samples) && (2..=max_samples).contains(&samples);
+    let samples_fit = (2..=SAMPLES_MAX).contains(&max_samples) && (2..=max_samples).contains(&samples);
     if from_ms > to_ms {
         return Err(Content("window"));
     }
@@ -245,29 +218,14 @@ fn read_body(body: &mut Reader<'_>) -> Result<Model, ArtifactError> {
         grown.push(read_tree(body, samples).ok_or(Content("tree"))?);
     }
     let forest = Forest::from_trees(grown, dimensions, samples).map_err(|_| Content("forest"))?;
-    let params = TrainParams {
-        trees,
-        max_samples,
-        seed,
-    };
+    let params = TrainParams { trees, max_samples, seed };
     let window = Window { from_ms, to_ms };
     let id = String::new();
-    Ok(Model {
-        forest,
-        calibration,
-        global_amount_p99,
-        contamination,
-        trained_rows,
-        window,
-        params,
-        id,
-    })
+    Ok(Model { forest, calibration, global_amount_p99, contamination, trained_rows, window, params, id })
 }
 
 fn read_pair(body: &mut Reader<'_>, part: &'static str) -> Result<(usize, usize), ArtifactError> {
-    body.count()
-        .zip(body.count())
-        .ok_or(ArtifactError::Content(part))
+    body.count().zip(body.count()).ok_or(ArtifactError::Content(part))
 }
 
 fn read_calibration(body: &mut Reader<'_>) -> Option<Calibration> {
@@ -281,19 +239,14 @@ fn read_calibration(body: &mut Reader<'_>) -> Option<Calibration> {
 
 fn read_tree(body: &mut Reader<'_>, samples: usize) -> Option<Tree> {
     let count = body.count()?;
-    if count == 0 || count > NODES_MAX.min(2 * samples - 1) || count > body.0.len() / NODE_BYTES_MIN
-    {
+    if count == 0 || count > NODES_MAX.min(2 * samples - 1) || count > body.0.len() / NODE_BYTES_MIN {
         return None;
     }
     let mut parts: Vec<Part> = Vec::with_capacity(count);
     for _ in 0..count {
         let feature = body.u16()?;
         let path = body.u32()?;
-        let split = if feature == LEAF {
-            None
-        } else {
-            Some((u32::from(feature), body.take().map(f32::from_le_bytes)?))
-        };
+        let split = if feature == LEAF { None } else { Some((u32::from(feature), body.take().map(f32::from_le_bytes)?)) };
         parts.push((split, path));
     }
     Tree::from_parts(parts.into_iter())

@@ -29,13 +29,8 @@ impl Calibration {
         let mut sorted = raw_scores.to_vec();
         sorted.sort_unstable_by(f64::total_cmp);
         let mut knots: Vec<(f64, f64)> = Vec::with_capacity(KNOTS_MAX);
-        let inner = KNOTS
-            .iter()
-            .map(|&(part, score)| (quantile(&sorted, 1.0 - contamination / part), score));
-        for knot in core::iter::once((0.0, 0.0))
-            .chain(inner)
-            .chain(core::iter::once((1.0, 1.0)))
-        {
+        let inner = KNOTS.iter().map(|&(part, score)| (quantile(&sorted, 1.0 - contamination / part), score));
+        for knot in core::iter::once((0.0, 0.0)).chain(inner).chain(core::iter::once((1.0, 1.0))) {
             // Quantiles ascend, so an equal one can only be the last.
             match knots.last_mut() {
                 Some(last) if knot.0 <= last.0 => *last = (last.0, knot.1),
@@ -48,9 +43,7 @@ impl Calibration {
     /// Rebuilds from stored knots; `None` unless they are what [`Self::fit`] can make.
     pub(crate) fn from_knots(knots: Vec<(f64, f64)>) -> Option<Self> {
         let within = (2..=KNOTS_MAX).contains(&knots.len());
-        let ascend = knots
-            .windows(2)
-            .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
+        let ascend = knots.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
         let ends = within && knots[0].0 == 0.0 && knots[knots.len() - 1] == (1.0, 1.0);
         (ends && ascend && (0.0..1.0).contains(&knots[0].1)).then_some(Self { knots })
     }
@@ -65,10 +58,7 @@ impl Calibration {
     #[must_use]
     pub fn apply(&self, raw: f64) -> f64 {
         let last = self.knots.len() - 1;
-        let right = self
-            .knots
-            .partition_point(|knot| knot.0 < raw)
-            .clamp(1, last);
+        let right = self.knots.partition_point(|knot| knot.0 < raw).clamp(1, last);
         let ((x0, y0), (x1, y1)) = (self.knots[right - 1], self.knots[right]);
         if raw >= x1 {
             // Exactly: a row at a knot must not miss its severity by a rounding.
@@ -90,9 +80,5 @@ pub fn quantile(sorted: &[f64], p: f64) -> f64 {
     let share = position - index as f64;
     let (low, high) = (sorted[index], sorted[(index + 1).min(sorted.len() - 1)]);
     // numpy's lerp: from the nearer end, so that p = 1 gives the last value exactly.
-    if share < 0.5 {
-        low + (high - low) * share
-    } else {
-        high - (high - low) * (1.0 - share)
-    }
+    if share < 0.5 { low + (high - low) * share } else { high - (high - low) * (1.0 - share) }
 }

@@ -5,9 +5,8 @@
 //! the merchant appears in them, so they may go where those may not.
 
 use crate::features::{
-    AMOUNT_PERCENTILE, AMOUNT_ZSCORE, DAY_DEVIATION, FEATURE_NAMES, FEATURES,
-    FIRST_PAYMENT_SECONDS, GLOBAL_AMOUNT_FLAG, HOUR_DEVIATION, IS_NEW_USER, LOG_AMOUNT,
-    MERCHANT_FAMILIARITY, Normal, Observation, TIME_SINCE_LAST, VELOCITY_RATIO,
+    AMOUNT_PERCENTILE, AMOUNT_ZSCORE, DAY_DEVIATION, FEATURE_NAMES, FEATURES, FIRST_PAYMENT_SECONDS, GLOBAL_AMOUNT_FLAG,
+    HOUR_DEVIATION, IS_NEW_USER, LOG_AMOUNT, MERCHANT_FAMILIARITY, Normal, Observation, TIME_SINCE_LAST, VELOCITY_RATIO,
 };
 use crate::model::Model;
 use alloc::borrow::ToOwned;
@@ -18,15 +17,7 @@ use alloc::vec::Vec;
 /// Most reasons of one verdict.
 pub const REASONS_MAX: usize = 5;
 
-const DAYS: [&str; 7] = [
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-    "Sunday",
-];
+const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
 /// One feature that made a payment more anomalous.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,18 +38,12 @@ pub struct Reason {
 #[must_use]
 pub fn explain(model: &Model, observation: &Observation, amount: f64) -> Vec<Reason> {
     let mut contributions = [0.0; FEATURES];
-    model
-        .forest
-        .contributions(&observation.features, &mut contributions);
+    model.forest.contributions(&observation.features, &mut contributions);
     let mut order: [usize; FEATURES] = core::array::from_fn(|i| i);
     // Stable: of equal contributions the earlier feature comes first.
     order.sort_by(|&a, &b| contributions[b].total_cmp(&contributions[a]));
     let mut reasons = Vec::with_capacity(REASONS_MAX);
-    for feature in order
-        .into_iter()
-        .filter(|&i| contributions[i] > 0.0)
-        .take(REASONS_MAX)
-    {
+    for feature in order.into_iter().filter(|&i| contributions[i] > 0.0).take(REASONS_MAX) {
         reasons.push(Reason {
             feature: FEATURE_NAMES[feature],
             value: value_of(feature, observation),
@@ -93,17 +78,11 @@ fn value_of(feature: usize, observation: &Observation) -> f64 {
 
 /// A phrase on one feature, whatever its contribution.
 pub(crate) fn text_of(feature: usize, observation: &Observation, amount: f64) -> String {
-    let (normal, value) = (
-        &observation.normal,
-        f64::from(observation.features[feature]),
-    );
+    let (normal, value) = (&observation.normal, f64::from(observation.features[feature]));
     let first = normal.seen == 0;
     match feature {
         LOG_AMOUNT if first => format!("Amount {amount:.2}"),
-        LOG_AMOUNT => format!(
-            "Amount {amount:.2}, this user's average is {:.2}",
-            normal.mean
-        ),
+        LOG_AMOUNT => format!("Amount {amount:.2}, this user's average is {:.2}", normal.mean),
         AMOUNT_ZSCORE => beside_average(value, amount, normal),
         AMOUNT_PERCENTILE if first => "No earlier amount of this user to compare with".to_owned(),
         AMOUNT_PERCENTILE => percentile(value),
@@ -123,20 +102,12 @@ pub(crate) fn text_of(feature: usize, observation: &Observation, amount: f64) ->
 }
 
 fn plural(count: u64, noun: &str) -> String {
-    if count == 1 {
-        format!("1 {noun}")
-    } else {
-        format!("{count} {noun}s")
-    }
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 /// "37" or "2.4": no more digits than a person weighs.
 fn short(x: f64) -> String {
-    if x >= 9.95 {
-        format!("{x:.0}")
-    } else {
-        format!("{x:.1}")
-    }
+    if x >= 9.95 { format!("{x:.0}") } else { format!("{x:.1}") }
 }
 
 fn beside_average(zscore: f64, amount: f64, normal: &Normal) -> String {
@@ -145,32 +116,18 @@ fn beside_average(zscore: f64, amount: f64, normal: &Normal) -> String {
     }
     let ratio = amount / normal.mean;
     if normal.mean > 0.0 && ratio >= 1.5 {
-        return format!(
-            "Amount {}x above this user's average of {:.2}",
-            short(ratio),
-            normal.mean
-        );
+        return format!("Amount {}x above this user's average of {:.2}", short(ratio), normal.mean);
     }
     let side = if zscore >= 0.0 { "above" } else { "below" };
-    format!(
-        "Amount {} deviations {side} this user's average of {:.2}",
-        short(zscore.abs()),
-        normal.mean
-    )
+    format!("Amount {} deviations {side} this user's average of {:.2}", short(zscore.abs()), normal.mean)
 }
 
 fn percentile(share: f64) -> String {
     // 0.5 is the middle: neither side would read as unusual.
     if share >= 0.5 {
-        format!(
-            "Amount higher than {:.0}% of this user's payments",
-            share * 100.0
-        )
+        format!("Amount higher than {:.0}% of this user's payments", share * 100.0)
     } else {
-        format!(
-            "Amount lower than {:.0}% of this user's payments",
-            (1.0 - share) * 100.0
-        )
+        format!("Amount lower than {:.0}% of this user's payments", (1.0 - share) * 100.0)
     }
 }
 
@@ -193,20 +150,14 @@ fn hour(normal: &Normal) -> String {
             format!("At {:02}:00 UTC, usually around {usual:02}:00", normal.hour)
         }
         Some(_) => format!("At {:02}:00 UTC, this user's usual hour", normal.hour),
-        None => format!(
-            "At {:02}:00 UTC, no earlier payment to compare with",
-            normal.hour
-        ),
+        None => format!("At {:02}:00 UTC, no earlier payment to compare with", normal.hour),
     }
 }
 
 fn day(normal: &Normal) -> String {
     let today = DAYS[usize::from(normal.day) % 7];
     match normal.usual_day {
-        Some(usual) if usual != normal.day => format!(
-            "On a {today}, most often on a {}",
-            DAYS[usize::from(usual) % 7]
-        ),
+        Some(usual) if usual != normal.day => format!("On a {today}, most often on a {}", DAYS[usize::from(usual) % 7]),
         Some(_) => format!("On a {today}, this user's most usual day"),
         None => format!("On a {today}, no earlier payment to compare with"),
     }
@@ -240,11 +191,7 @@ fn merchant(normal: &Normal) -> String {
     match normal.merchant_payments {
         0 if normal.seen == 0 => "First time at this merchant".to_owned(),
         0 => format!("First time at this merchant ({known} known)"),
-        count => format!(
-            "{} at this merchant among {}",
-            plural(count, "earlier payment"),
-            normal.seen
-        ),
+        count => format!("{} at this merchant among {}", plural(count, "earlier payment"), normal.seen),
     }
 }
 

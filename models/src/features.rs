@@ -74,11 +74,7 @@ pub fn day_of(t: i64) -> u8 {
 /// Column 9 of the feature vector: 1 if the amount exceeds the model's 99% quantile, 0 otherwise or without a model.
 #[must_use]
 pub fn global_amount_flag(amount: f64, global_amount_p99: Option<f64>) -> f32 {
-    if global_amount_p99.is_some_and(|p99| amount > p99) {
-        1.0
-    } else {
-        0.0
-    }
+    if global_amount_p99.is_some_and(|p99| amount > p99) { 1.0 } else { 0.0 }
 }
 
 /// What one payment looks like beside its user's own past: the forest's input and the explanation's material.

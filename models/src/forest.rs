@@ -49,9 +49,7 @@ impl Forest {
     /// [`TrainError`] when there are no two rows, a value is not finite, or a parameter is out of bounds.
     pub fn train(rows: ArrayView2<'_, f32>, params: &TrainParams) -> Result<Self, TrainError> {
         check(rows, params)?;
-        let trees = (0..params.trees)
-            .map(|i| train_tree(rows, params, i))
-            .collect();
+        let trees = (0..params.trees).map(|i| train_tree(rows, params, i)).collect();
         Self::from_trees(trees, rows.ncols(), params.effective_samples(rows.nrows()))
     }
 
@@ -61,13 +59,8 @@ impl Forest {
     ///
     /// # Errors
     /// [`TrainError::Params`] when a count is out of bounds, [`TrainError::Dimensions`] when a tree needs more features.
-    pub fn from_trees(
-        trees: Vec<Tree>,
-        dimensions: usize,
-        samples: usize,
-    ) -> Result<Self, TrainError> {
-        let counts_fit =
-            (1..=TREES_MAX).contains(&trees.len()) && (2..=SAMPLES_MAX).contains(&samples);
+    pub fn from_trees(trees: Vec<Tree>, dimensions: usize, samples: usize) -> Result<Self, TrainError> {
+        let counts_fit = (1..=TREES_MAX).contains(&trees.len()) && (2..=SAMPLES_MAX).contains(&samples);
         if !counts_fit || !(1..=DIMENSIONS_MAX).contains(&dimensions) {
             return Err(TrainError::Params);
         }
@@ -75,12 +68,7 @@ impl Forest {
             return Err(TrainError::Dimensions);
         }
         let normaliser = trees.len() as f64 * PATH_UNIT * average_path_length(samples);
-        Ok(Self {
-            dimensions,
-            samples,
-            trees,
-            normaliser,
-        })
+        Ok(Self { dimensions, samples, trees, normaliser })
     }
 
     /// Number of features of a row.
@@ -107,17 +95,8 @@ impl Forest {
     /// If the row has not [`Self::dimensions`] values.
     #[must_use]
     pub fn raw_score(&self, row: &[f32]) -> f64 {
-        assert_eq!(
-            row.len(),
-            self.dimensions,
-            "a row has one value per feature"
-        );
-        self.score_of(
-            self.trees
-                .iter()
-                .map(|tree| u64::from(tree.path(row)))
-                .sum(),
-        )
+        assert_eq!(row.len(), self.dimensions, "a row has one value per feature");
+        self.score_of(self.trees.iter().map(|tree| u64::from(tree.path(row))).sum())
     }
 
     /// Scores of many rows (row-major, n x d), appended to `out`: the same bits as [`Self::raw_score`], faster.
@@ -125,15 +104,9 @@ impl Forest {
     /// # Panics
     /// If `rows` is not a whole number of rows.
     pub fn raw_scores(&self, rows: &[f32], out: &mut Vec<f64>) {
-        assert_eq!(
-            rows.len() % self.dimensions,
-            0,
-            "rows have one value per feature"
-        );
+        assert_eq!(rows.len() % self.dimensions, 0, "rows have one value per feature");
         out.reserve(rows.len() / self.dimensions);
-        kernel::path_sums(&self.trees, self.dimensions, rows, |sum| {
-            out.push(self.score_of(sum))
-        });
+        kernel::path_sums(&self.trees, self.dimensions, rows, |sum| out.push(self.score_of(sum)));
     }
 
     fn score_of(&self, path_sum: u64) -> f64 {
@@ -146,27 +119,15 @@ impl Forest {
     /// As [`Self::raw_score`].
     #[must_use]
     pub fn expected_path(&self, row: &[f32]) -> f64 {
-        assert_eq!(
-            row.len(),
-            self.dimensions,
-            "a row has one value per feature"
-        );
-        let sum: u64 = self
-            .trees
-            .iter()
-            .map(|tree| u64::from(tree.path(row)))
-            .sum();
+        assert_eq!(row.len(), self.dimensions, "a row has one value per feature");
+        let sum: u64 = self.trees.iter().map(|tree| u64::from(tree.path(row))).sum();
         sum as f64 / (self.trees.len() as f64 * PATH_UNIT)
     }
 
     /// Mean over the trees of the path length expected before any feature is known, in steps.
     #[must_use]
     pub fn bias(&self) -> f64 {
-        let sum: u64 = self
-            .trees
-            .iter()
-            .map(|tree| u64::from(tree.root_path()))
-            .sum();
+        let sum: u64 = self.trees.iter().map(|tree| u64::from(tree.root_path())).sum();
         sum as f64 / (self.trees.len() as f64 * PATH_UNIT)
     }
 
@@ -180,11 +141,7 @@ impl Forest {
     /// # Panics
     /// If `row` or `out` has not [`Self::dimensions`] values.
     pub fn contributions(&self, row: &[f32], out: &mut [f64]) {
-        assert_eq!(
-            row.len(),
-            self.dimensions,
-            "a row has one value per feature"
-        );
+        assert_eq!(row.len(), self.dimensions, "a row has one value per feature");
         assert_eq!(out.len(), self.dimensions, "one contribution per feature");
         out.fill(0.0);
         // Whole numbers of units below 2^53: f64 adds them exactly, in any order.

@@ -26,12 +26,7 @@ pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
         out.extend_from_slice(&[b'\\', short]);
         if short == b'u' {
             const DIGITS: &[u8; 16] = b"0123456789abcdef";
-            out.extend_from_slice(&[
-                b'0',
-                b'0',
-                DIGITS[usize::from(byte >> 4)],
-                DIGITS[usize::from(byte & 15)],
-            ]);
+            out.extend_from_slice(&[b'0', b'0', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
         }
         plain = i + 1;
     }

@@ -18,11 +18,7 @@ fn groups(labels: &[bool], scores: &[f64]) -> Vec<(u64, u64)> {
             last = Some(scores[i]);
         }
         let group = groups.last_mut().expect("invariant: pushed above");
-        if labels[i] {
-            group.0 += 1
-        } else {
-            group.1 += 1
-        }
+        if labels[i] { group.0 += 1 } else { group.1 += 1 }
     }
     groups
 }
@@ -84,13 +80,7 @@ pub fn average_precision(labels: &[bool], scores: &[f64]) -> Option<f64> {
 /// # Panics
 /// If the slices differ in length.
 #[must_use]
-pub fn card_precision(
-    days: &[i64],
-    cards: &[u32],
-    scores: &[f64],
-    labels: &[bool],
-    k: usize,
-) -> Option<f64> {
+pub fn card_precision(days: &[i64], cards: &[u32], scores: &[f64], labels: &[bool], k: usize) -> Option<f64> {
     card_precision_of(days, cards, scores, labels, k, true)
 }
 
@@ -107,17 +97,12 @@ pub fn card_precision_of(
     k: usize,
     remove_detected: bool,
 ) -> Option<f64> {
-    let lengths_fit =
-        days.len() == cards.len() && days.len() == scores.len() && days.len() == labels.len();
+    let lengths_fit = days.len() == cards.len() && days.len() == scores.len() && days.len() == labels.len();
     assert!(lengths_fit, "parallel slices");
     // Day -> card -> (highest score, any fraud).
     let mut by_day: BTreeMap<i64, BTreeMap<u32, (f64, bool)>> = BTreeMap::new();
     for i in 0..days.len() {
-        let card = by_day
-            .entry(days[i])
-            .or_default()
-            .entry(cards[i])
-            .or_insert((f64::NEG_INFINITY, false));
+        let card = by_day.entry(days[i]).or_default().entry(cards[i]).or_insert((f64::NEG_INFINITY, false));
         *card = (card.0.max(scores[i]), card.1 | labels[i]);
     }
     if by_day.is_empty() || k == 0 {
@@ -126,18 +111,11 @@ pub fn card_precision_of(
     let mut detected = BTreeSet::new();
     let mut sum = 0.0;
     for cards in by_day.values() {
-        let mut ranked: Vec<(u32, f64, bool)> = cards
-            .iter()
-            .filter(|(card, _)| !detected.contains(*card))
-            .map(|(&c, &(s, f))| (c, s, f))
-            .collect();
+        let mut ranked: Vec<(u32, f64, bool)> =
+            cards.iter().filter(|(card, _)| !detected.contains(*card)).map(|(&c, &(s, f))| (c, s, f)).collect();
         ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
         ranked.truncate(k);
-        let found: Vec<u32> = ranked
-            .iter()
-            .filter(|card| card.2)
-            .map(|card| card.0)
-            .collect();
+        let found: Vec<u32> = ranked.iter().filter(|card| card.2).map(|card| card.0).collect();
         sum += found.len() as f64 / k as f64;
         if remove_detected {
             detected.extend(found);

@@ -77,8 +77,7 @@ impl Model {
             return Err(TrainError::Dimensions);
         }
         forest::check(rows, &params)?;
-        let numbers_fit =
-            contamination > 0.0 && contamination <= 0.5 && fixed_p99.is_none_or(f64::is_finite);
+        let numbers_fit = contamination > 0.0 && contamination <= 0.5 && fixed_p99.is_none_or(f64::is_finite);
         if !numbers_fit || window.from_ms > window.to_ms {
             return Err(TrainError::Params);
         }
@@ -95,13 +94,7 @@ impl Model {
             copy.extend(row.iter().take(GLOBAL_AMOUNT_FLAG));
             copy.push(global_amount_flag(amount, Some(global_amount_p99)));
         }
-        Ok(TrainingSet {
-            rows: copy,
-            global_amount_p99,
-            params,
-            contamination,
-            window,
-        })
+        Ok(TrainingSet { rows: copy, global_amount_p99, params, contamination, window })
     }
 
     /// Raw score of one feature vector, in (0, 1].
@@ -148,8 +141,7 @@ impl TrainingSet {
     }
 
     fn view(&self) -> ArrayView2<'_, f32> {
-        ArrayView2::from_shape((self.rows(), FEATURES), &self.rows)
-            .expect("invariant: rows are whole")
+        ArrayView2::from_shape((self.rows(), FEATURES), &self.rows).expect("invariant: rows are whole")
     }
 
     /// Grows the tree with this index, 0 to [`Self::trees`]; any thread, any order.
@@ -166,8 +158,7 @@ impl TrainingSet {
         if trees.len() != self.params.trees {
             return Err(TrainError::Dimensions);
         }
-        let forest =
-            Forest::from_trees(trees, FEATURES, self.params.effective_samples(self.rows()))?;
+        let forest = Forest::from_trees(trees, FEATURES, self.params.effective_samples(self.rows()))?;
         let mut raw_scores = Vec::new();
         forest.raw_scores(&self.rows, &mut raw_scores);
         let mut model = Model {

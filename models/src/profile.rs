@@ -18,8 +18,8 @@ mod velocity;
 mod wire;
 
 use crate::features::{
-    AMOUNT_MAX, EVENT_TIME_END_MS, FEATURES, FIRST_PAYMENT_SECONDS, HOUR_MS, NEW_USER_BELOW,
-    Normal, Observation, day_of, global_amount_flag, hour_of,
+    AMOUNT_MAX, EVENT_TIME_END_MS, FEATURES, FIRST_PAYMENT_SECONDS, HOUR_MS, NEW_USER_BELOW, Normal, Observation, day_of,
+    global_amount_flag, hour_of,
 };
 use alloc::vec::Vec;
 pub use merchants::{MERCHANT_BYTES_MAX, MERCHANTS_MAX};
@@ -59,19 +59,8 @@ impl Profile {
     ///
     /// `t` is the event time in ms since the epoch; `global_amount_p99` is the model's, `None` with no model.
     #[must_use]
-    pub fn observe(
-        &self,
-        amount: f64,
-        t: i64,
-        merchant: &str,
-        global_amount_p99: Option<f64>,
-    ) -> Observation {
-        self.observe_touch(
-            amount,
-            t,
-            global_amount_p99,
-            self.touch(amount, t, merchant),
-        )
+    pub fn observe(&self, amount: f64, t: i64, merchant: &str, global_amount_p99: Option<f64>) -> Observation {
+        self.observe_touch(amount, t, global_amount_p99, self.touch(amount, t, merchant))
     }
 
     /// Learns a payment: see the preconditions in the module's header.
@@ -87,13 +76,7 @@ impl Profile {
     ///
     /// # Panics
     /// As [`Self::update`].
-    pub fn score_then_update(
-        &mut self,
-        amount: f64,
-        t: i64,
-        merchant: &str,
-        global_amount_p99: Option<f64>,
-    ) -> Observation {
+    pub fn score_then_update(&mut self, amount: f64, t: i64, merchant: &str, global_amount_p99: Option<f64>) -> Observation {
         let touch = self.touch(amount, t, merchant);
         let observation = self.observe_touch(amount, t, global_amount_p99, touch);
         self.update_touch(amount, t, merchant, touch);
@@ -101,29 +84,12 @@ impl Profile {
     }
 
     fn touch(&self, amount: f64, t: i64, merchant: &str) -> Touch {
-        debug_assert!(
-            (0.0..=AMOUNT_MAX).contains(&amount),
-            "the decoder bounds the amount"
-        );
-        debug_assert!(
-            (0..EVENT_TIME_END_MS).contains(&t),
-            "the decoder bounds the event time"
-        );
-        Touch {
-            bucket: sketch::bucket_of(amount),
-            hour: hour_of(t),
-            day: day_of(t),
-            place: self.merchants.find(merchant),
-        }
+        debug_assert!((0.0..=AMOUNT_MAX).contains(&amount), "the decoder bounds the amount");
+        debug_assert!((0..EVENT_TIME_END_MS).contains(&t), "the decoder bounds the event time");
+        Touch { bucket: sketch::bucket_of(amount), hour: hour_of(t), day: day_of(t), place: self.merchants.find(merchant) }
     }
 
-    fn observe_touch(
-        &self,
-        amount: f64,
-        t: i64,
-        global_amount_p99: Option<f64>,
-        touch: Touch,
-    ) -> Observation {
+    fn observe_touch(&self, amount: f64, t: i64, global_amount_p99: Option<f64>, touch: Touch) -> Observation {
         let flag = global_amount_flag(amount, global_amount_p99);
         let log_amount = libm::log1p(amount) as f32;
         let is_new = if self.seen < NEW_USER_BELOW { 1.0 } else { 0.0 };
@@ -144,9 +110,7 @@ impl Profile {
         };
         if self.seen == 0 {
             let since_last = libm::log1p(FIRST_PAYMENT_SECONDS) as f32;
-            let features = [
-                log_amount, 0.0, 0.5, 1.0, 0.0, 0.0, since_last, 0.0, is_new, flag,
-            ];
+            let features = [log_amount, 0.0, 0.5, 1.0, 0.0, 0.0, since_last, 0.0, is_new, flag];
             return Observation { features, normal };
         }
         let n = self.seen as f64;
@@ -175,10 +139,7 @@ impl Profile {
     }
 
     fn update_touch(&mut self, amount: f64, t: i64, merchant: &str, touch: Touch) {
-        assert!(
-            merchant.len() <= MERCHANT_BYTES_MAX,
-            "the decoder bounds the merchant's name"
-        );
+        assert!(merchant.len() <= MERCHANT_BYTES_MAX, "the decoder bounds the merchant's name");
         self.seen += 1;
         let d = amount - self.mean;
         self.mean += d / self.seen as f64;
@@ -219,8 +180,7 @@ impl Profile {
     /// `p(h) = c[h-1]/4 + c[h]/2 + c[h+1]/4 + 1/24`. Quarters of counts below 2^50 add up exactly in f64, so comparing
     /// their integer numerators and dividing once gives the very same bits as the formula does, without 24 divisions.
     fn hour_deviation(&self, hour: u8) -> (f64, u8) {
-        let quarters =
-            |h: usize| self.hours[(h + 23) % 24] + 2 * self.hours[h] + self.hours[(h + 1) % 24];
+        let quarters = |h: usize| self.hours[(h + 23) % 24] + 2 * self.hours[h] + self.hours[(h + 1) % 24];
         let mut usual = 0;
         let mut most = quarters(0);
         for h in 1..24 {
@@ -263,11 +223,7 @@ impl Profile {
     /// Sample standard deviation of the amount; 0 below two payments.
     #[must_use]
     pub fn deviation(&self) -> f64 {
-        if self.seen < 2 {
-            0.0
-        } else {
-            libm::sqrt(self.m2 / (self.seen - 1) as f64)
-        }
+        if self.seen < 2 { 0.0 } else { libm::sqrt(self.m2 / (self.seen - 1) as f64) }
     }
 
     /// Estimate of the p-quantile (0 to 1) of the amounts, off by at most 10%; `None` with no payments.
@@ -324,9 +280,7 @@ impl Profile {
         let mut all: Vec<_> = self.merchants.iter().collect();
         all.sort_by_key(|&(_, count, last)| core::cmp::Reverse((count, last)));
         all.truncate(limit);
-        all.into_iter()
-            .map(|(name, count, _)| (name, count))
-            .collect()
+        all.into_iter().map(|(name, count, _)| (name, count)).collect()
     }
 
     /// Bytes this profile holds on the heap, in addition to `size_of::<Profile>()`; allocator overhead not included.

@@ -53,10 +53,7 @@ pub(crate) fn forest(rows: usize, columns: usize, params: TrainParams) -> (Array
 pub(crate) fn model(rows: usize, params: TrainParams) -> (Array2<f32>, Model) {
     let data = Numbers(11).rows(rows, 10);
     let amounts: Vec<f64> = (0..rows).map(|i| i as f64).collect();
-    let window = Window {
-        from_ms: 1,
-        to_ms: 2,
-    };
+    let window = Window { from_ms: 1, to_ms: 2 };
     let model = Model::train(data.view(), &amounts, params, 0.01, None, window).unwrap();
     (data, model)
 }

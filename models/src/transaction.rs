@@ -51,10 +51,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            max_future_ms: 3_600_000,
-            max_bytes: 1 << 20,
-        }
+        Self { max_future_ms: 3_600_000, max_bytes: 1 << 20 }
     }
 }
 
@@ -63,11 +60,7 @@ impl<'a> Transaction<'a> {
     ///
     /// # Errors
     /// [`InvalidTransaction`] for anything the module's header does not allow; the input must be fixed, a retry can't help.
-    pub fn from_json(
-        bytes: &'a [u8],
-        record_time_ms: i64,
-        limits: &Limits,
-    ) -> Result<Self, InvalidTransaction> {
+    pub fn from_json(bytes: &'a [u8], record_time_ms: i64, limits: &Limits) -> Result<Self, InvalidTransaction> {
         if bytes.is_empty() {
             return Err(InvalidTransaction::new(None, Cause::Empty));
         }
@@ -89,16 +82,9 @@ impl<'a> Transaction<'a> {
 ///
 /// # Errors
 /// [`Cause::OutOfRange`] or [`Cause::FarFuture`] on `timestamp`.
-fn check_event_time(
-    t: i64,
-    record_time_ms: i64,
-    limits: &Limits,
-) -> Result<i64, InvalidTransaction> {
+fn check_event_time(t: i64, record_time_ms: i64, limits: &Limits) -> Result<i64, InvalidTransaction> {
     if !(0..EVENT_TIME_END_MS).contains(&t) {
-        return Err(InvalidTransaction::new(
-            Some("timestamp"),
-            Cause::OutOfRange,
-        ));
+        return Err(InvalidTransaction::new(Some("timestamp"), Cause::OutOfRange));
     }
     if t > record_time_ms.saturating_add(limits.max_future_ms) {
         return Err(InvalidTransaction::new(Some("timestamp"), Cause::FarFuture));
@@ -199,12 +185,7 @@ pub struct InvalidTransaction {
 
 impl InvalidTransaction {
     const fn new(field: Option<&'static str>, cause: Cause) -> Self {
-        Self {
-            field,
-            cause,
-            found: None,
-            at: None,
-        }
+        Self { field, cause, found: None, at: None }
     }
 }
 
@@ -212,9 +193,7 @@ impl InvalidTransaction {
 fn expected(field: &str) -> &'static str {
     match field {
         "amount" => "a JSON number from 0 to 1e12",
-        "timestamp" => {
-            "an RFC 3339 string or integer milliseconds since 1970, before the year 10000"
-        }
+        "timestamp" => "an RFC 3339 string or integer milliseconds since 1970, before the year 10000",
         "currency" => "a string of 1 to 16 bytes",
         _ => "a string of 1 to 256 bytes",
     }
@@ -227,10 +206,7 @@ impl fmt::Display for InvalidTransaction {
             Cause::Empty => write!(f, "the value is empty"),
             Cause::TooLarge => write!(f, "the value is larger than this application reads"),
             Cause::SchemaRegistryFraming => {
-                write!(
-                    f,
-                    "the first byte is 0 (schema registry framing); expected a plain JSON object"
-                )
+                write!(f, "the first byte is 0 (schema registry framing); expected a plain JSON object")
             }
             Cause::NotUtf8 => write!(f, "the value is not UTF-8"),
             Cause::NotJson => write!(f, "the value is not one well-formed JSON object"),
@@ -262,16 +238,10 @@ impl InvalidTransaction {
             Cause::TooLong => "is too long",
             Cause::BadTimestamp => "is not an RFC 3339 time",
             Cause::FarFuture => {
-                return write!(
-                    f,
-                    "{field}: is later than the record's own time by more than is allowed (MAX_FUTURE_MS)"
-                );
+                return write!(f, "{field}: is later than the record's own time by more than is allowed (MAX_FUTURE_MS)");
             }
             Cause::BadRecordTime => {
-                return write!(
-                    f,
-                    "{field}: is absent and the record's own time is out of range; expected one of them"
-                );
+                return write!(f, "{field}: is absent and the record's own time is out of range; expected one of them");
             }
             _ => "is out of range",
         };

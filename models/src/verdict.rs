@@ -13,9 +13,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// How bad it is, from the score; `None` below the threshold.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Severity {
     /// Below the threshold: no anomaly.
@@ -128,14 +126,7 @@ impl VerdictRef<'_> {
         json::optional_float(out, self.score);
         key(out, ",\"raw_score\":");
         json::optional_float(out, self.raw_score);
-        key(
-            out,
-            if self.is_anomaly {
-                ",\"is_anomaly\":true"
-            } else {
-                ",\"is_anomaly\":false"
-            },
-        );
+        key(out, if self.is_anomaly { ",\"is_anomaly\":true" } else { ",\"is_anomaly\":false" });
         key(out, ",\"severity\":\"");
         key(out, self.severity.as_str());
         key(out, "\",\"explanation\":");
@@ -143,9 +134,7 @@ impl VerdictRef<'_> {
         key(out, ",\"reasons\":");
         list(out, self.reasons, write_reason);
         key(out, ",\"features\":");
-        list(out, self.features, |out, &feature| {
-            json::float(out, feature)
-        });
+        list(out, self.features, |out, &feature| json::float(out, feature));
         key(out, ",\"model_id\":");
         json::optional_string(out, self.model_id);
         if let Some(fx) = self.fx {

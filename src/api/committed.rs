@@ -1,7 +1,7 @@
 //! A user's profile as the instance has committed it, and where it stands.
 //!
-//! Read from the store itself, which never shows what is not committed (I2), and only while the partition runs here. An absent profile
-//! is believed only of a store that has its positions: one that is just being dropped looks empty and is not (I5).
+//! Read from the store itself, which never shows what is not committed (I2), and only while the partition runs here. An absent
+//! profile is believed only of a store that has its positions: one that is just being dropped looks empty and is not (I5).
 
 use serde::Serialize;
 use state::backend::{BackendError, StorePartition};

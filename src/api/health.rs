@@ -68,8 +68,8 @@ impl Health {
         }
     }
 
-    /// What the worker's trouble with the broker is, in words for an operator; none once it is over. While there is trouble a lack of
-    /// progress does not fail the liveness probe: a restart mends no broker.
+    /// What the worker's trouble with the broker is, in words for an operator; none once it is over. While there is trouble a
+    /// lack of progress does not fail the liveness probe: a restart mends no broker.
     pub fn trouble(&self, worker: usize, what: Option<&str>) {
         if let Some(worker) = self.workers.get(worker) {
             *lock(&worker.trouble) = what.map(str::to_owned);

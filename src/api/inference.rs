@@ -1,9 +1,9 @@
 //! `POST /v1/inference`: what the stream would say of a payment if it came now. Nothing is stored.
 //!
-//! The body is `{user_id, transaction: {amount, merchant, tx_id?, currency?, timestamp?}}`; without a timestamp the payment is made
-//! now. The answer is a verdict as on the wire, always with its reasons, and with `position`, `source` and `age_ms` of the committed
-//! profile that it was judged by (a user without one has an empty profile, as in the stream). Its `id` is `inference:{request id}`:
-//! a stream's verdict has `topic:partition:offset`, so the two can't be taken for each other.
+//! The body is `{user_id, transaction: {amount, merchant, tx_id?, currency?, timestamp?}}`; without a timestamp the payment is
+//! made now. The answer is a verdict as on the wire, always with its reasons, and with `position`, `source` and `age_ms` of the
+//! committed profile that it was judged by (a user without one has an empty profile, as in the stream). Its `id` is
+//! `inference:{request id}`: a stream's verdict has `topic:partition:offset`, so the two can't be taken for each other.
 //!
 //! The payment is read by [`Transaction::from_json`], scored by the same functions over the same state as in the stream, so equal
 //! profiles give equal scores to the last bit.

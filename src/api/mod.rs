@@ -6,14 +6,15 @@
 //!                                         committed (a user's profile and where it stands) <--+
 //! ```
 //!
-//! A route is one row of [`routes::ROUTES`]: method, path, access, handler. Handlers are plain functions of a [`routes::Call`]; those
-//! that read the store run beside the event loop, so a slow disk never holds up a probe. Every error is a [`problem::Problem`]
-//! (RFC 9457) of a closed set, each explained at `/problems/{name}`.
+//! A route is one row of `routes::ROUTES`: method, path, access, handler. Handlers are plain functions of a `routes::Call`;
+//! those that read the store run beside the event loop, so a slow disk never holds up a probe. Every error is a
+//! `problem::Problem` (RFC 9457) of a closed set, each explained at `/problems/{name}`.
 //!
-//! Invariants: only committed state is answered, with the position it stands for; "not found" is said only by an instance that holds
-//! the partition (I5); a user's id is in no log line, metric or problem; nothing a caller sends makes a handler panic, and one that
-//! does all the same costs its own request only.
-//! Limits: the constants of [`server`] and [`routes`].
+//! Invariants: only committed state is answered, with the position it stands for; "not found" is said only by an instance that
+//! holds the partition (I5); a user's id is in no log line, metric or problem; nothing a caller sends makes a handler panic,
+//! and one that does all the same costs its own request only.
+//! Limits: a head of 32 KiB within 5 s, a body of 1 MiB within 5 s, 5 s for an answer, 1,024 connections, 64 reads of the store at
+//! once; an idle connection is closed after 5 s. They are constants of `server` and `routes`.
 
 mod auth;
 mod committed;

@@ -1,7 +1,8 @@
 //! Everything that can be wrong with a request, as RFC 9457 has it.
 //!
-//! A closed set: each problem has a stable name, and its `type` is `/problems/{name}`, where a person finds what it means and what to
-//! do. `detail` is made of our own words and of numbers, never of what the caller sent nor of an inner part's error text.
+//! A closed set: each problem has a stable name, and its `type` is `/problems/{name}`, where a person finds what it means and
+//! what to do. `detail` is made of our own words and of numbers, never of what the caller sent nor of an inner part's error
+//! text.
 
 use std::borrow::Cow;
 
@@ -67,8 +68,8 @@ kinds! {
         "The token is known but lacks the scope that the answer names. Give it the scope in API_TOKENS, or use another token.";
     /// Without tokens only this machine is answered.
     NotLocal = "not-local", FORBIDDEN, "Without tokens, only this machine is answered",
-        "No API_TOKENS are set, so requests must come from this machine and name it: localhost or a loopback address as Host. This \
-         keeps web pages from reaching the interface under a name of their own. Set API_TOKENS to serve others.";
+        "No API_TOKENS are set, so requests must come from this machine and name it: localhost or a loopback address as Host. \
+         This keeps web pages from reaching the interface under a name of their own. Set API_TOKENS to serve others.";
     /// No such path.
     NoSuchRoute = "no-such-route", NOT_FOUND, "There is nothing at this path",
         "Check the path for typing errors and trailing slashes.";
@@ -90,8 +91,8 @@ kinds! {
         "Send the body with `Content-Type: application/json`.";
     /// JSON, but not what is expected.
     InvalidRequest = "invalid-request", UNPROCESSABLE_ENTITY, "The body is not what this route expects",
-        "`errors` says what is wrong where: each has a JSON pointer into the body and a detail. The bounds are those of payments in \
-         the stream.";
+        "`errors` says what is wrong where: each has a JSON pointer into the body and a detail. The bounds are those of payments \
+         in the stream.";
     /// Too much at once.
     TooManyRequests = "too-many-requests", TOO_MANY_REQUESTS, "Too many requests at once",
         "The instance is working on as many requests as it takes. Wait for as long as Retry-After says.";
@@ -100,16 +101,16 @@ kinds! {
         "A fault in the program. The log has it under the request's id, which is the problem's `instance`: please report it.";
     /// Another instance has the partition.
     NotHere = "not-here", SERVICE_UNAVAILABLE, "This instance does not hold the user's partition",
-        "Each user belongs to one partition and each partition to one instance at a time. Ask the others; in a rebalance, shortly \
-         none may have it.";
+        "Each user belongs to one partition and each partition to one instance at a time. Ask the others; in a rebalance, \
+         shortly none may have it.";
     /// The partition is being brought up to date.
     Restoring = "restoring", SERVICE_UNAVAILABLE, "The user's partition is being restored",
-        "The instance is reading the partition's changelog and answers once it is through. Try again after Retry-After; /readyz shows \
-         how far it is.";
+        "The instance is reading the partition's changelog and answers once it is through. Try again after Retry-After; /readyz \
+         shows how far it is.";
     /// The store does not answer.
     StateUnavailable = "state-unavailable", SERVICE_UNAVAILABLE, "The state could not be read",
-        "The store failed, or the partition was taken away in the middle of the request. Whether the user exists is not known. The log \
-         has the cause under the request's id.";
+        "The store failed, or the partition was taken away in the middle of the request. Whether the user exists is not known. \
+         The log has the cause under the request's id.";
     /// The answer took too long.
     TooSlow = "too-slow", SERVICE_UNAVAILABLE, "The answer took too long",
         "The request was given up after its time limit, most likely for a slow disk. Try again after Retry-After.";
@@ -155,6 +156,13 @@ pub(crate) struct FieldError {
 pub(crate) struct Problem {
     kind: Kind,
     detail: Cow<'static, str>,
+    /// Boxed, so that a `Result` of something small stays small.
+    more: Box<More>,
+}
+
+/// What not every problem has.
+#[derive(Debug, Default)]
+struct More {
     errors: Vec<FieldError>,
     standing: Option<Standing>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -178,35 +186,31 @@ struct Body<'p> {
 impl Problem {
     /// A problem with words on this occurrence.
     pub(crate) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new(), standing: None, headers: Vec::new() }
+        Self { kind, detail: detail.into(), more: Box::default() }
     }
 
     /// A body of which one part is wrong.
     pub(crate) fn invalid(pointer: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        let error = FieldError { pointer, detail: detail.into() };
-        Self { errors: vec![error], ..Self::new(Kind::InvalidRequest, "one part of the body is wrong: see `errors`") }
+        let mut problem = Self::new(Kind::InvalidRequest, "one part of the body is wrong: see `errors`");
+        problem.more.errors.push(FieldError { pointer, detail: detail.into() });
+        problem
     }
 
     /// Says which committed state the answer is about.
     pub(crate) fn about(mut self, standing: Standing) -> Self {
-        self.standing = Some(standing);
+        self.more.standing = Some(standing);
         self
     }
 
     /// With a header.
     pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
+        self.more.headers.push((name, value));
         self
     }
 
     /// With advice on when to try again.
     pub(crate) fn retry_after(self, seconds: u16) -> Self {
         self.with(hyper::header::RETRY_AFTER, HeaderValue::from(seconds))
-    }
-
-    /// What kind it is.
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
     }
 
     /// The answer to the request of that id.
@@ -217,11 +221,11 @@ impl Problem {
             status: self.kind.status().as_u16(),
             detail: &self.detail,
             instance: request,
-            errors: &self.errors,
-            standing: self.standing.as_ref(),
+            errors: &self.more.errors,
+            standing: self.more.standing.as_ref(),
         };
         let mut reply = Reply::json(self.kind.status(), &body).of_type("application/problem+json");
-        for (name, value) in self.headers {
+        for (name, value) in self.more.headers {
             reply = reply.with(name, value);
         }
         reply

@@ -1,8 +1,8 @@
 //! Connections: accepted within bounds, served by HTTP/1.1 with keep-alive, drained at the end.
 //!
-//! A connection is closed when it sends no whole head within [`HEAD_MAX`] (idle ones count: a client that keeps a connection must be
-//! ready to open another), or when its peer takes none of an answer for [`UNREAD_MAX`]. While [`CONNECTIONS_MAX`] are open, others
-//! wait in the listener's queue.
+//! A connection is closed when it sends no whole head within [`HEAD_MAX`] (idle ones count: a client that keeps a connection
+//! must be ready to open another), or when its peer takes none of an answer for [`UNREAD_MAX`]. While [`CONNECTIONS_MAX`] are
+//! open, others wait in the listener's queue.
 
 use std::convert::Infallible;
 use std::io;
@@ -41,7 +41,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// After a failed accept: most likely the process is out of file descriptors, and asking at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown` is done, then lets requests in work finish (5 s at most). With no tokens only this machine is answered.
+/// Serves until `shutdown` is done, then lets requests in work finish (5 s at most). With no tokens only this machine is
+/// answered.
 ///
 /// # Errors
 /// [`io::ErrorKind::InvalidInput`] where the topology keeps no profiles. A failing connection is no error of the server.

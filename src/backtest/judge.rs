@@ -56,8 +56,7 @@ impl Judgement {
         if report.frauds > 0 {
             report.auroc = metrics::auroc(&self.labels, &self.scores);
             report.average_precision = metrics::average_precision(&self.labels, &self.scores);
-            report.card_precision_100 =
-                metrics::card_precision(&self.days, &self.cards, &self.scores, &self.labels, CARDS_A_DAY);
+            report.card_precision_100 = metrics::card_precision(&self.days, &self.cards, &self.scores, &self.labels, CARDS_A_DAY);
         }
     }
 }

@@ -55,8 +55,7 @@ pub struct Report {
     pub cpu: Duration,
 }
 
-const SEVERITIES: [Severity; 5] =
-    [Severity::None, Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
+const SEVERITIES: [Severity; 5] = [Severity::None, Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
 
 impl Report {
     pub(super) fn finish(&mut self, elapsed: Duration, cpu: Duration) {

@@ -107,9 +107,7 @@ pub fn run(args: Args, settings: Settings) -> Result<(), Failure> {
     let scoring = crate::instance::scoring_params(&settings, args.global_amount_p99)?;
     let plan = match (&args.model, args.train_from.zip(args.train_to)) {
         (Some(path), _) => Plan::Score(Arc::new(crate::instance::load_model(path)?)),
-        (None, Some((from, to))) => {
-            Plan::Train { from, to, params: args.forest.params(), contamination: settings.contamination }
-        }
+        (None, Some((from, to))) => Plan::Train { from, to, params: args.forest.params(), contamination: settings.contamination },
         (None, None) => return Err(Failure::usage("either --model or --train-from and --train-to must be given")),
     };
     let backtest = Backtest {

@@ -178,14 +178,14 @@ fn ask<B: Broker>(part: &str, broker: &B, topology: &Topology, settings: &Settin
         Ok(infos) => infos,
         Err(why) => return vec![Finding::bad(part, why.to_string())],
     };
-    let missing: Vec<&str> =
-        all.iter().zip(&infos).filter(|(_, info)| info.is_none()).map(|((_, name), _)| *name).collect();
+    let missing: Vec<&str> = all.iter().zip(&infos).filter(|(_, info)| info.is_none()).map(|((_, name), _)| *name).collect();
     let answered = Finding::good(part, "answers");
     if missing.is_empty() {
         let names = |count: usize| format!("all {count} exist");
         let partitions: Vec<u32> = infos.iter().flatten().map(|info| info.partitions).collect();
         let agree = check_partitions(topology, &partitions);
-        let topics = agree.map_or_else(|why| Finding::bad("topics", why.to_string()), |()| Finding::good("topics", names(ids.len())));
+        let topics =
+            agree.map_or_else(|why| Finding::bad("topics", why.to_string()), |()| Finding::good("topics", names(ids.len())));
         return vec![answered, topics];
     }
     let missing = missing.join(", ");

@@ -54,7 +54,8 @@ impl Feed {
             users: USERS,
             ..defaults
         };
-        let generator = Generator::new(&params).map_err(|why| Failure::new("the demo's payments cannot be made").caused_by(why))?;
+        let generator =
+            Generator::new(&params).map_err(|why| Failure::new("the demo's payments cannot be made").caused_by(why))?;
         let publisher = broker.publisher().map_err(super::failed)?;
         let shared = Arc::new(Shared { stop: false.into(), go_on: false.into(), sent: 0.into(), failure: Mutex::default() });
         let theirs = Arc::clone(&shared);
@@ -165,8 +166,7 @@ fn send<P: Publisher>(
         payment.write_json(&mut json);
         let key = payment.user_id.as_bytes();
         let to = TopicPartition { topic, partition: partition_of(key, partitions) };
-        let record =
-            Outgoing { to, key: Some(key), value: Some(&json), timestamp: payment.timestamp_ms, headers: &[] };
+        let record = Outgoing { to, key: Some(key), value: Some(&json), timestamp: payment.timestamp_ms, headers: &[] };
         publisher.send(&record)?;
         sent += 1;
         if sent.is_multiple_of(BURST) {

@@ -100,7 +100,9 @@ impl<B: Broker> Attendant<B> for Show<B> {
         let partitions = instance.partitions[usize::from(transactions.0)];
         let mut output = Output::stdout();
         output.line(&format!("Mangrove demo: {}", self.http))?;
-        output.line("  a profile: GET /v1/users/{id}/profile   metrics: GET /metrics   stop with Ctrl-C, go on with the same command")?;
+        output.line(
+            "  a profile: GET /v1/users/{id}/profile   metrics: GET /metrics   stop with Ctrl-C, go on with the same command",
+        )?;
         let tally = Tally::follow(&**broker, verdicts).map_err(failed)?;
         self.feed = Some(Feed::start(&**broker, transactions, partitions, self.records, self.rate, tally.injected())?);
         self.tally = Some(tally);

@@ -131,11 +131,7 @@ impl<B: Broker> Tally<B> {
         let share = |part: u64, of: u64| 100.0 * part as f64 / (of as f64).max(1.0);
         let mut lines = vec![
             self.line(),
-            format!(
-                "{} of them scored by a model, {:.2} % anomalies",
-                self.scored,
-                share(self.anomalies(), self.scored)
-            ),
+            format!("{} of them scored by a model, {:.2} % anomalies", self.scored, share(self.anomalies(), self.scored)),
         ];
         for (kind, Found { injected, flagged }) in &self.found {
             let found = share(*flagged, *injected);

@@ -222,11 +222,9 @@ impl Instance {
 /// Opens the store; one that refuses to open is dropped: the changelog has everything.
 fn open_store(folder: &Path, memory_limit: u64) -> Result<Arc<dyn Backend>, InstanceError> {
     let path = folder.join("rocksdb");
-    let options = RocksOptions {
-        memory_bytes: usize::try_from(memory_limit / 4).unwrap_or(usize::MAX),
-        ..RocksOptions::default()
-    };
-    match RocksBackend::open(&path, options.clone()) {
+    let options =
+        RocksOptions { memory_bytes: usize::try_from(memory_limit / 4).unwrap_or(usize::MAX), ..RocksOptions::default() };
+    match RocksBackend::open(&path, options) {
         Ok(backend) => Ok(Arc::new(backend)),
         Err(BackendError::Unusable(why)) => {
             warn!(path = %path.display(), why, "the store cannot be opened: it is dropped and restored from its changelog");

@@ -100,10 +100,7 @@ fn describe<B: Broker>(
 }
 
 /// None where `stopped` came before an answer.
-fn retry<T>(
-    stopped: &dyn Fn() -> bool,
-    mut act: impl FnMut() -> Result<T, BrokerError>,
-) -> Result<Option<T>, InstanceError> {
+fn retry<T>(stopped: &dyn Fn() -> bool, mut act: impl FnMut() -> Result<T, BrokerError>) -> Result<Option<T>, InstanceError> {
     let mut said = None;
     loop {
         match act() {
@@ -135,9 +132,7 @@ fn specs(topology: &Topology, infos: &[Option<TopicInfo>], default_partitions: u
     let changelogs: Vec<TopicId> = topology.changelogs().collect();
     let lead_partitions = |topic: TopicId| {
         let sub = topology.subs().iter().find(|sub| {
-            sub.inputs.contains(&topic)
-                || sub.decisions == Some(topic)
-                || sub.stores.iter().any(|store| store.changelog == topic)
+            sub.inputs.contains(&topic) || sub.decisions == Some(topic) || sub.stores.iter().any(|store| store.changelog == topic)
         });
         sub.and_then(|sub| known(sub.lead())).map(|info| info.partitions)
     };
@@ -171,13 +166,7 @@ pub fn check_partitions(topology: &Topology, partitions: &[u32]) -> Result<(), I
         let internal = sub.stores.iter().map(|store| store.changelog).chain(sub.decisions);
         for topic in sub.inputs.iter().copied().chain(internal) {
             if of(topic) != of(lead) {
-                faults.push(format!(
-                    "`{}` has {} partitions, `{}` has {}",
-                    name(topic),
-                    of(topic),
-                    name(lead),
-                    of(lead)
-                ));
+                faults.push(format!("`{}` has {} partitions, `{}` has {}", name(topic), of(topic), name(lead), of(lead)));
             }
         }
     }

@@ -20,6 +20,8 @@ use crate::clock::{monotonic, since};
 const STEP_WAIT: Duration = Duration::from_millis(100);
 /// How long a worker waits while the broker is in trouble.
 const BACKOFF: Duration = Duration::from_millis(100);
+/// A worker that the group has given nothing for this long counts as started.
+const SPARE: Duration = Duration::from_secs(10);
 /// Records of one poll: enough for the forest's batches, few enough for a short latency.
 const MAX_POLL_RECORDS: usize = 2_000;
 /// A transaction with nothing more to do is committed once it is this old: see docs/performance.md.
@@ -81,19 +83,24 @@ impl Plan {
             tombstone_retention_ms: TOMBSTONE_RETENTION_MS,
             dead_letter_max_bytes: self.dead_letter_max_bytes,
             // Private to this process: nobody can choose keys that collide.
-            hash_seed: hash_seed(),
+            hash_seed: random_number(),
         }
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "must be unknown to those who choose user ids; decides nothing that is replayed")]
-fn hash_seed() -> u64 {
+/// A number that nobody can foresee: identities and hash seeds are made of it.
+#[expect(clippy::disallowed_methods, reason = "must be unknown to others, and decides nothing that is replayed")]
+pub(super) fn random_number() -> u64 {
     rand::random()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a secret of this process: it must not follow from anything written down")]
+/// A secret of this process.
 pub(super) fn secret() -> [u8; 32] {
-    rand::random()
+    let mut secret = [0; 32];
+    for chunk in secret.chunks_exact_mut(8) {
+        chunk.copy_from_slice(&random_number().to_le_bytes());
+    }
+    secret
 }
 
 /// Running worker threads.
@@ -104,12 +111,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    pub(super) fn start<B: Broker>(
-        broker: &Arc<B>,
-        parts: &Parts,
-        plan: &Plan,
-        health: &Arc<Health>,
-    ) -> Self {
+    pub(super) fn start<B: Broker>(broker: &Arc<B>, parts: &Parts, plan: &Plan, health: &Arc<Health>) -> Self {
         // Its own flag: the instance first says that it is not ready, then stops its workers.
         let stop = Stop::default();
         let failure: Arc<Mutex<Option<String>>> = Arc::default();
@@ -170,21 +172,17 @@ impl Workers {
     }
 }
 
-fn run<B: Broker>(
-    mut worker: Worker<B>,
-    index: usize,
-    health: &Health,
-    stop: &Stop,
-    for_good: bool,
-) -> Result<(), String> {
-    let mut commits = 0;
+fn run<B: Broker>(mut worker: Worker<B>, index: usize, health: &Health, stop: &Stop, for_good: bool) -> Result<(), String> {
+    let mut progress = 0;
     let mut troubled = false;
+    let began = monotonic();
     while !stop.raised() {
         let step = worker.step(STEP_WAIT).map_err(|halt| halt.0).inspect_err(|why| health.stopped(index, why))?;
-        let progressed = step == Step::Idle || worker.commits() != commits;
-        commits = worker.commits();
+        let progressed = step == Step::Idle || worker.progress() != progress;
+        progress = worker.progress();
         health.stepped(index, monotonic_ms(), progressed);
-        if worker.is_settled() && worker.has_tasks() {
+        // With more workers than partitions some never get any.
+        if worker.is_settled() && (worker.has_tasks() || since(began) > SPARE) {
             health.started();
         }
         if troubled || step == Step::Backoff {

@@ -18,7 +18,7 @@ pub use commands::{Command, CommandKind};
 pub use fx::{FxError, FxTable};
 pub use processor::Scoring;
 pub use slot::ModelSlot;
-pub use wiring::{Partitioning, PROFILES, ScoringParams, TopicNames, scoring_topology};
+pub use wiring::{PROFILES, Partitioning, ScoringParams, TopicNames, scoring_topology};
 
 /// A user's profile as the store keeps it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

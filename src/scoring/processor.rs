@@ -6,18 +6,19 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
+use models::features::AMOUNT_MAX;
 use models::verdict::{Fx, Severity, VerdictRef};
-use models::{Limits, Model, Observation, Transaction, explain, verdict};
+use models::{Cause, Limits, Model, Observation, Transaction, explain, verdict};
 use state::store::Mark;
 use topology::partitioner::partition_of;
 use topology::processor::{Context, ProcessError, Processor, Result};
 use topology::record::{Batch, Record};
 
+use super::UserProfile;
 use super::commands::{Command, CommandKind};
 use super::repartition::ORIGIN;
 use super::slot::ModelSlot;
 use super::wiring::{PROFILES, Partitioning, ScoringParams};
-use super::UserProfile;
 
 /// Outputs, in the order declared.
 const VERDICTS: usize = 0;
@@ -126,8 +127,8 @@ impl Scoring {
         let Some(value) = record.value else {
             return Err((TOMBSTONE, TOMBSTONE_MESSAGE.into()));
         };
-        let transaction = Transaction::from_json(value, record.timestamp, &self.limits)
-            .map_err(|why| (why.cause.as_str(), why.to_string()))?;
+        let transaction =
+            Transaction::from_json(value, record.timestamp, &self.limits).map_err(|why| (why.cause.as_str(), why.to_string()))?;
         let partitions = context.partitions();
         self.judged += 1;
         if partition_of(transaction.user_id.as_bytes(), partitions) != record.from.partition {
@@ -143,7 +144,13 @@ impl Scoring {
             None => None,
             Some(table) => {
                 let fx = table.convert(transaction.amount, transaction.currency.as_deref());
-                Some(fx.ok_or_else(|| ("unknown_currency", "`currency` is not in the table of rates".to_owned()))?)
+                let fx = fx.ok_or_else(|| ("unknown_currency", "`currency` is not in the table of rates".to_owned()))?;
+                // Profiles keep what fits their bounds: a larger amount would make one that can't be read again.
+                if fx.amount > AMOUNT_MAX {
+                    let message = "`amount` is above 1e12 once converted to the base currency".to_owned();
+                    return Err((Cause::OutOfRange.as_str(), message));
+                }
+                Some(fx)
             }
         };
         Ok(Payment { record, transaction, fx, observation: None })
@@ -206,7 +213,7 @@ impl Scoring {
         scored: Option<(&Model, f64)>,
         context: &Context<'_>,
     ) -> bool {
-        write_id(&mut self.id, &payment.record, context);
+        write_id(&mut self.id, &payment.record, self.params.partitioning, context);
         let id = std::str::from_utf8(&self.id).expect("invariant: made of a topic's name and digits");
         let score = scored.map(|(model, raw)| model.score(raw));
         let is_anomaly = score.is_some_and(|score| score >= self.params.threshold);
@@ -277,9 +284,11 @@ impl Scoring {
 }
 
 /// `topic:partition:offset` of the payment's record, or of the one it was before it was repartitioned.
-fn write_id(id: &mut Vec<u8>, record: &Record<'_>, context: &Context<'_>) {
+/// Only our own repartition topic is believed: what a producer writes into that header must not make two verdicts of one id.
+fn write_id(id: &mut Vec<u8>, record: &Record<'_>, partitioning: Partitioning, context: &Context<'_>) {
     id.clear();
-    let origin = record.header(ORIGIN).and_then(|header| header.value).filter(|origin| std::str::from_utf8(origin).is_ok());
+    let header = (partitioning == Partitioning::Any).then(|| record.header(ORIGIN)).flatten();
+    let origin = header.and_then(|header| header.value).filter(|origin| std::str::from_utf8(origin).is_ok());
     match origin {
         Some(origin) => id.extend_from_slice(origin),
         None => {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use topology::topology::{InvalidTopology, StoreId, Topology};
 
+use super::UserProfile;
 use super::fx::FxTable;
 use super::processor::Scoring;
 use super::slot::ModelSlot;
-use super::UserProfile;
 
 /// The profiles store's number in its sub-topology.
 pub const PROFILES: StoreId = StoreId(0);
@@ -96,21 +96,27 @@ pub fn scoring_topology(
         Partitioning::Murmur2 => &names.transactions,
         Partitioning::Any => {
             let limits = super::processor::limits(&params);
-            builder = builder.sub("by-user", move |_| super::repartition::ByUser::new(limits), |wiring| {
-                wiring.input(&names.transactions).output(&by_user)
-            });
+            builder = builder.sub(
+                "by-user",
+                move |_| super::repartition::ByUser::new(limits),
+                |wiring| wiring.input(&names.transactions).output(&by_user),
+            );
             &by_user
         }
     };
     builder
-        .sub("score", move |_| Scoring::new(params.clone(), model.clone()), |wiring| {
-            wiring
-                .input(lead)
-                .input(&names.commands)
-                .store::<UserProfile>("profiles")
-                .decisions()
-                .output(&names.verdicts)
-                .output(&names.anomalies)
-        })
+        .sub(
+            "score",
+            move |_| Scoring::new(params.clone(), model.clone()),
+            |wiring| {
+                wiring
+                    .input(lead)
+                    .input(&names.commands)
+                    .store::<UserProfile>("profiles")
+                    .decisions()
+                    .output(&names.verdicts)
+                    .output(&names.anomalies)
+            },
+        )
         .build()
 }

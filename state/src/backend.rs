@@ -191,12 +191,7 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
     fn get(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<Vec<u8>>>;
 
     /// Many values at once: calls `found` once for each key, with its place in `keys`, in any order.
-    fn multi_get(
-        &self,
-        partition: &StorePartition,
-        keys: &[&[u8]],
-        found: &mut dyn FnMut(usize, Option<&[u8]>),
-    ) -> Result<()>;
+    fn multi_get(&self, partition: &StorePartition, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()>;
 
     /// Applies all of it, or nothing; survives a crash of the process from then on. After [`BackendError::Write`] nothing of it is visible.
     fn write(&self, set: &WriteSet) -> Result<()>;

@@ -1,10 +1,14 @@
 //! Local state of a stream processor: bytes on disk, decoded values above them, changes not yet committed on top.
-#![warn(missing_docs)]
+//!
+//! [`backend`] is the port: bytes by key in partitions, with the positions they stand for, applied atomically. [`memory`] and (feature
+//! `rocks`) [`rocks`](crate::backend) implement it and pass one suite, [`conformance`]. Above it a [`store::Store`] keeps decoded
+//! values of one task, bounded in bytes, and the changes not yet committed; [`codec`] makes bytes of them.
+#![forbid(unsafe_code)]
 
 pub mod backend;
-pub mod store;
 pub mod codec;
 pub mod conformance;
 pub mod memory;
 #[cfg(feature = "rocks")]
 pub mod rocks;
+pub mod store;

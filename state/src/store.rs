@@ -203,7 +203,8 @@ impl<V: Value> Store<V> {
     /// nothing after it waits.
     ///
     /// # Errors
-    /// The backend's; a value that does not decode is [`BackendError::Corrupt`].
+    /// The backend's; a value that does not decode is [`BackendError::Corrupt`], one of another format version
+    /// [`BackendError::Unusable`].
     pub fn prefetch<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> Result<()> {
         let mut missing: Vec<&[u8]> = Vec::new();
         for key in keys {
@@ -227,9 +228,13 @@ impl<V: Value> Store<V> {
             found[at] = bytes.map(decode_kept).transpose();
         })?;
         for (key, kept) in missing.into_iter().zip(found) {
-            let kept = kept.map_err(|why| BackendError::Corrupt {
-                partition: self.partition.clone(),
-                what: format!("a kept value does not decode: {why}"),
+            let kept = kept.map_err(|why| match why {
+                // Another program's data is not damage: it must not be dropped.
+                codec::CodecError::UnknownVersion(_) => BackendError::Unusable(format!("{}: {why}", self.partition)),
+                why => BackendError::Corrupt {
+                    partition: self.partition.clone(),
+                    what: format!("a kept value does not decode: {why}"),
+                },
             })?;
             let (marks, value) = kept.map_or((Marks::default(), None), |(marks, value)| (marks, Some(value)));
             self.insert(key, marks, value);
@@ -322,6 +327,9 @@ impl<V: Value> Store<V> {
     }
 }
 
+/// Takes a changed key and its encoded value, none for a tombstone.
+pub type EachChange<'a> = dyn FnMut(&[u8], Option<&[u8]>) + 'a;
+
 /// What the engine asks of a store, whatever its values are.
 pub trait AnyStore: Send {
     /// Which partition of which store.
@@ -329,7 +337,7 @@ pub trait AnyStore: Send {
 
     /// Calls `each` with every changed key and its encoded value, none for a tombstone, in the order of first change. Each value is
     /// encoded here, once.
-    fn encode_changes(&mut self, each: &mut dyn FnMut(&[u8], Option<&[u8]>));
+    fn encode_changes(&mut self, each: &mut EachChange<'_>);
 
     /// How many keys are changed and not committed.
     fn changed(&self) -> usize;
@@ -358,7 +366,7 @@ impl<V: Value> AnyStore for Store<V> {
         &self.partition
     }
 
-    fn encode_changes(&mut self, each: &mut dyn FnMut(&[u8], Option<&[u8]>)) {
+    fn encode_changes(&mut self, each: &mut EachChange<'_>) {
         let mut scratch = std::mem::take(&mut self.scratch);
         for &at in &self.dirty {
             let slot = self.slots[at as usize].as_mut().expect("invariant: dirty slots are filled");

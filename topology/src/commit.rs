@@ -36,11 +36,14 @@ impl<B: Broker> Worker<B> {
             member.flush()?;
         }
         // 2, 3  Offsets join the transaction under the group's current generation; the transaction commits.
-        let offsets: Vec<(TopicPartition, u64)> = (self.tasks.values())
-            .flat_map(|task| &task.inputs)
-            .filter(|input| input.next != input.committed)
-            .map(|input| (input.from, input.next))
-            .collect();
+        // Brokers fence by the offsets' group alone: a transaction without any would commit whoever sent it. So each task that wrote puts its
+        // lead's offset in, moved or not.
+        let mut offsets: Vec<(TopicPartition, u64)> = Vec::new();
+        for task in self.tasks.values().filter(|task| task.phase == Phase::Running) {
+            let wrote = task.counters.emitted + task.counters.dead_letters > 0 || task.stores.iter().any(|s| s.changed() > 0);
+            let moved = task.inputs.iter().enumerate().filter(|(at, input)| input.next != input.committed || (*at == 0 && wrote));
+            offsets.extend(moved.map(|(_, input)| (input.from, input.next)));
+        }
         let token = member.token()?;
         if exactly_once {
             member.commit(&offsets, token)?;
@@ -55,16 +58,13 @@ impl<B: Broker> Worker<B> {
         // 5  The overlay becomes the committed view.
         let mut counters = Counters::default();
         for task in self.tasks.values_mut().filter(|task| task.phase == Phase::Running) {
-            for input in &mut task.inputs {
-                input.committed = input.next;
-            }
-            task.stores.iter_mut().for_each(|store| store.settle());
+            task.settle();
             counters.add(task);
             task.publish(&self.shared, now_ms);
         }
         set.clear();
         self.set = set;
-        self.commits += 1;
+        self.progress += 1;
         Metrics::add(&self.metrics.changelog_records_total, written);
         counters.publish(&self.metrics);
         let micros = self.clock.monotonic_us() - began_us;

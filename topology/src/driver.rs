@@ -36,8 +36,9 @@
 //!     driver.pipe("words", Some(word.as_bytes()), Some(word.as_bytes()), 0);
 //! }
 //! driver.run()?;
-//! let counts: Vec<_> = driver.read("counts").into_iter().map(|out| (out.key.unwrap(), out.value.unwrap())).collect();
-//! assert_eq!(counts, [("tea", "1"), ("milk", "1"), ("tea", "2")].map(|(k, v)| (k.into(), v.into())));
+//! let text = |bytes: Option<std::sync::Arc<[u8]>>| String::from_utf8(bytes.unwrap().to_vec()).unwrap();
+//! let counts: Vec<_> = driver.read("counts").into_iter().map(|out| (text(out.key), text(out.value))).collect();
+//! assert_eq!(counts, [("tea", "1"), ("milk", "1"), ("tea", "2")].map(|(k, v)| (k.to_owned(), v.to_owned())));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

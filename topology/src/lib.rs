@@ -1,5 +1,23 @@
 //! Mangrove's engine: partitioned, exactly-once stream processing with local state.
-#![warn(missing_docs)]
+//!
+//! A [`topology::Topology`] says which topics are read, which [`processor::Processor`] runs on each partition, which stores it keeps and
+//! which topics it writes. A [`worker::Worker`] runs the tasks that the group gives it: it polls, processes, commits outputs, state changes
+//! and input offsets in one transaction of the broker, and only then writes the store on disk. So the disk is never ahead of the log: a
+//! crash never means wiping it, and a restart restores the tail only.
+//!
+//! ```text
+//!  broker -> record -> worker -> task -> processor (yours) -> commit -> broker
+//!                        |                   |                   |
+//!                     restore            stores (state)      stores on disk
+//! ```
+//!
+//! What a user writes: [`topology`], [`processor`]. What runs it: [`worker`] (task, commit, restore inside), [`decision`], [`dead_letter`].
+//! Ports: [`broker`] (three implementations pass [`conformance`]), [`clock`], and `state`'s `Backend`. What tests it: [`driver`] on the
+//! [`simulated`] broker. The engine reads no clock, no environment and no random number, and starts no thread: time, seeds and
+//! threads come from whoever drives it, so a simulation drives the very same code.
+//!
+//! Start with the example in [`driver`]: a word count in twenty lines.
+#![forbid(unsafe_code)]
 
 pub mod broker;
 pub mod clock;

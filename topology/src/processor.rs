@@ -183,14 +183,7 @@ impl Context<'_> {
     ///
     /// # Errors
     /// The broker's.
-    pub fn emit_with(
-        &mut self,
-        output: usize,
-        key: &[u8],
-        value: &[u8],
-        timestamp: i64,
-        headers: &[Header<'_>],
-    ) -> Result {
+    pub fn emit_with(&mut self, output: usize, key: &[u8], value: &[u8], timestamp: i64, headers: &[Header<'_>]) -> Result {
         let topic = self.outputs[output];
         let to = TopicPartition { topic, partition: partition_of(key, self.counts.of(topic)) };
         self.counters.emitted += 1;

@@ -51,7 +51,10 @@ pub(crate) fn plan(facts: &Facts<'_>) -> Plan {
     };
     let age_ms = facts.now_ms.saturating_sub_unsigned(stored.current_at_ms).max(0).unsigned_abs();
     let why = if stored.changelog > end {
-        format!("it stands at changelog offset {}, but the changelog ends at {end}: lost data or a re-created topic", stored.changelog)
+        format!(
+            "it stands at changelog offset {}, but the changelog ends at {end}: lost data or a re-created topic",
+            stored.changelog
+        )
     } else if stored.changelog < start {
         format!("it stands at changelog offset {}, but the changelog begins at {start}", stored.changelog)
     } else if stored.changelog < end && age_ms > facts.tombstone_retention_ms {

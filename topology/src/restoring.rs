@@ -149,6 +149,7 @@ impl<B: Broker> Worker<B> {
                 let exactly_once = self.config.exactly_once;
                 progress.apply(&*self.shared.backend, &fetched, records, position, exactly_once, &mut self.set)?;
                 Metrics::add(&self.metrics.restored_records_total, records.len() as u64);
+                self.progress += records.len() as u64;
             }
             if let Some((from, until, found)) = &mut task.decisions {
                 for &at in places(*from) {
@@ -233,6 +234,9 @@ impl<B: Broker> Worker<B> {
         for at in 0..task.inputs.len() {
             let from = task.inputs[at].from;
             let bounds = member.bounds(from)?;
+            if at == 0 {
+                task.replay_until = if exactly_once { 0 } else { bounds.end };
+            }
             let name = format!("{}:{}", topics.name(from.topic), from.partition);
             let next = match task.committed[at] {
                 Some(next) if next > bounds.end => {

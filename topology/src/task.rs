@@ -79,10 +79,15 @@ pub(crate) struct Task {
     /// By input: the group's committed offset when the restore was planned.
     pub(crate) committed: Vec<Option<u64>>,
     pub(crate) decided: VecDeque<Decided>,
+    /// At-least-once: the lead's end when the task started. An earlier life may have written outputs for records below it, and what was
+    /// not decided then must not come before them now.
+    pub(crate) replay_until: u64,
     pub(crate) counters: TaskCounters,
     processor: Box<dyn Processor>,
     due: Vec<Due>,
     stream_time_ms: Option<i64>,
+    /// As of the last commit: the stream time, and by schedule the last call.
+    settled: (Option<i64>, Vec<Option<i64>>),
 }
 
 impl Task {
@@ -95,6 +100,7 @@ impl Task {
             let partition = StorePartition { store: Arc::clone(&spec.name), partition: id.partition };
             (spec.make)(partition, Arc::clone(&shared.backend), options.clone())
         });
+        let due: Vec<Due> = processor.schedules().into_iter().map(|schedule| Due { schedule, last_ms: None }).collect();
         let input = |&topic| Input { from: at(topic), next: 0, committed: 0, held: false };
         Self {
             id,
@@ -107,8 +113,10 @@ impl Task {
             decisions: None,
             committed: Vec::new(),
             decided: VecDeque::new(),
+            replay_until: 0,
             counters: TaskCounters::default(),
-            due: processor.schedules().into_iter().map(|schedule| Due { schedule, last_ms: None }).collect(),
+            settled: (None, vec![None; due.len()]),
+            due,
             processor,
             stream_time_ms: None,
         }
@@ -125,6 +133,12 @@ impl Task {
         assert!(legal, "task {}: {:?} -> {phase:?} is no transition", self.id, self.phase);
         if phase == Phase::Suspended {
             self.stores.iter_mut().for_each(|store| store.rollback());
+            // What the processor remembers of the void transaction is void too (a decision that it believes written, say).
+            self.processor = (shared.topology.subs()[usize::from(self.id.sub)].make)(self.id);
+            self.stream_time_ms = self.settled.0;
+            for (due, &last_ms) in self.due.iter_mut().zip(&self.settled.1) {
+                due.last_ms = last_ms;
+            }
             self.restores.clear();
             self.decisions = None;
             self.decided.clear();
@@ -132,6 +146,18 @@ impl Task {
         }
         self.phase = phase;
         self.publish(shared, now_ms);
+    }
+
+    /// Everything processed so far is committed.
+    pub(crate) fn settle(&mut self) {
+        for input in &mut self.inputs {
+            input.committed = input.next;
+        }
+        self.stores.iter_mut().for_each(|store| store.settle());
+        self.settled.0 = self.stream_time_ms;
+        for (settled, due) in self.settled.1.iter_mut().zip(&self.due) {
+            *settled = due.last_ms;
+        }
     }
 
     /// True where everything planned has been read and applied.
@@ -178,12 +204,7 @@ impl Task {
         }
     }
 
-    fn split<'t>(
-        &'t mut self,
-        input: u8,
-        shared: &'t Shared,
-        sink: &'t mut dyn Sink,
-    ) -> (&'t mut dyn Processor, Context<'t>) {
+    fn split<'t>(&'t mut self, input: u8, shared: &'t Shared, sink: &'t mut dyn Sink) -> (&'t mut dyn Processor, Context<'t>) {
         let sub = &shared.topology.subs()[usize::from(self.id.sub)];
         let context = Context {
             task: self.id,
@@ -224,16 +245,18 @@ impl Task {
 
     /// True where [`Self::punctuate`] would call something.
     pub(crate) fn is_due(&self, kind: Punctuation, now_ms: i64) -> bool {
-        self.due.iter().any(|due| {
-            due.schedule.kind == kind && due.last_ms.is_none_or(|last| now_ms - last >= due.schedule.every_ms)
-        })
+        self.due
+            .iter()
+            .any(|due| due.schedule.kind == kind && due.last_ms.is_none_or(|last| now_ms - last >= due.schedule.every_ms))
     }
 
-    /// How many of an input's records, at these offsets, may be processed now. Fewer than all only while decisions of an earlier
-    /// life (at-least-once) are being replayed: the lead waits for a decided record, and that record for its place.
+    /// How many of an input's records, at these offsets, may be processed now. Fewer than all only while an earlier life (at-least-once)
+    /// is being replayed: the lead waits for a decided record, that record for its place, and undecided ones for the replay's end.
     pub(crate) fn admit(&self, input: usize, mut offsets: impl ExactSizeIterator<Item = u64>) -> usize {
         let count = offsets.len();
-        let Some(next) = self.decided.front() else { return count };
+        let Some(next) = self.decided.front() else {
+            return if input > 0 && self.inputs[0].next < self.replay_until { 0 } else { count };
+        };
         let stop = match input {
             0 => offsets.position(|offset| offset >= next.after),
             _ if self.inputs[0].next >= next.after => {

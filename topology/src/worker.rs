@@ -107,7 +107,7 @@ pub struct Worker<B: Broker> {
     pending: Option<Event>,
     reopen: bool,
     quiet: bool,
-    pub(crate) commits: u64,
+    pub(crate) progress: u64,
     last_trouble: Option<String>,
 }
 
@@ -163,7 +163,7 @@ impl<B: Broker> Worker<B> {
             pending: None,
             reopen: false,
             quiet: false,
-            commits: 0,
+            progress: 0,
             last_trouble: None,
         }
     }
@@ -449,11 +449,13 @@ impl<B: Broker> Worker<B> {
                     self.trouble(&what);
                     Ok(Step::Backoff)
                 }
-                Reaction::Retry | Reaction::Abort => {
+                Reaction::Abort if self.config.exactly_once => {
                     self.trouble(&what);
                     self.void()
                 }
-                Reaction::Unknown => {
+                // A request that was tried in vain half-way may still arrive, and without a transaction what was sent before the failure
+                // still goes out: only a new producer is sure of what is in the log (I8).
+                Reaction::Retry | Reaction::Abort | Reaction::Unknown => {
                     self.trouble(&what);
                     Metrics::add(&self.metrics.reopens_total, 1);
                     self.reopen = true;
@@ -549,10 +551,10 @@ impl<B: Broker> Worker<B> {
         Ok(())
     }
 
-    /// How many commits (of transactions, or at-least-once of rounds) this worker has made.
+    /// Grows with each commit and each changelog record restored: where it stands still and there is work, the worker is stuck.
     #[must_use]
-    pub fn commits(&self) -> u64 {
-        self.commits
+    pub fn progress(&self) -> u64 {
+        self.progress
     }
 
     /// What is wrong with the broker at the moment, for people.
@@ -570,6 +572,7 @@ impl<B: Broker> Worker<B> {
     /// True where every task runs and nothing is left to do but wait for records.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.open.is_none() && self.tasks.values().all(|task| task.phase == Phase::Running)
+        let rests = |task: &Task| task.phase == Phase::Running && task.inputs.iter().all(|input| !input.held);
+        self.open.is_none() && self.tasks.values().all(rests)
     }
 }

@@ -1,4 +1,5 @@
 //! The conformance suite on the simulated broker.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

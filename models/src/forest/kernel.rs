@@ -13,12 +13,7 @@ const LANES: usize = 8;
 const BLOCK: usize = 64;
 
 /// Sum of path lengths over all trees, in units of 2^-20, for each row in order.
-pub(super) fn path_sums(
-    trees: &[Tree],
-    dimensions: usize,
-    rows: &[f32],
-    mut emit: impl FnMut(u64),
-) {
+pub(super) fn path_sums(trees: &[Tree], dimensions: usize, rows: &[f32], mut emit: impl FnMut(u64)) {
     for block in rows.chunks(BLOCK * dimensions) {
         let groups = block.chunks_exact(LANES * dimensions);
         let rest = groups.remainder();
@@ -28,12 +23,8 @@ pub(super) fn path_sums(
                 add_paths(tree, dimensions, lanes, sums);
             }
         }
-        sums.iter()
-            .take(groups.len())
-            .flatten()
-            .for_each(|&sum| emit(sum));
-        rest.chunks_exact(dimensions)
-            .for_each(|row| emit(path_sum(trees, row)));
+        sums.iter().take(groups.len()).flatten().for_each(|&sum| emit(sum));
+        rest.chunks_exact(dimensions).for_each(|row| emit(path_sum(trees, row)));
     }
 }
 
@@ -58,11 +49,7 @@ fn add_paths(tree: &Tree, dimensions: usize, lanes: &[f32], sums: &mut [u64; LAN
 /// Trees of unequal height walk as long as the highest: steps on a leaf change nothing.
 pub(super) fn path_sum(trees: &[Tree], row: &[f32]) -> u64 {
     let groups = trees.chunks_exact(LANES);
-    let mut sum: u64 = groups
-        .remainder()
-        .iter()
-        .map(|tree| u64::from(tree.path(row)))
-        .sum();
+    let mut sum: u64 = groups.remainder().iter().map(|tree| u64::from(tree.path(row))).sum();
     for group in groups {
         let nodes: [&[Node]; LANES] = core::array::from_fn(|lane| group[lane].nodes());
         let height = group.iter().map(Tree::height).max().unwrap_or(0);
@@ -73,11 +60,7 @@ pub(super) fn path_sum(trees: &[Tree], row: &[f32]) -> u64 {
                 *at = node.left + u32::from(row[node.feature as usize] > node.threshold);
             }
         }
-        sum += nodes
-            .iter()
-            .zip(at)
-            .map(|(nodes, at)| u64::from(nodes[at as usize].path))
-            .sum::<u64>();
+        sum += nodes.iter().zip(at).map(|(nodes, at)| u64::from(nodes[at as usize].path)).sum::<u64>();
     }
     sum
 }

@@ -30,11 +30,7 @@ pub struct TrainParams {
 impl Default for TrainParams {
     /// 100 trees of 256 rows, as the paper recommends; seed 0.
     fn default() -> Self {
-        Self {
-            trees: 100,
-            max_samples: 256,
-            seed: 0,
-        }
+        Self { trees: 100, max_samples: 256, seed: 0 }
     }
 }
 
@@ -65,9 +61,7 @@ impl fmt::Display for TrainError {
             Self::TooFewRows => "training needs at least two rows",
             Self::NotFinite => "a training row holds a value that is not finite",
             Self::Dimensions => "numbers of columns, amounts or trees do not fit each other",
-            Self::Params => {
-                "trees, max_samples, contamination, window or the 99% quantile is out of bounds"
-            }
+            Self::Params => "trees, max_samples, contamination, window or the 99% quantile is out of bounds",
         })
     }
 }
@@ -86,11 +80,7 @@ pub(crate) fn check(rows: ArrayView2<'_, f32>, params: &TrainParams) -> Result<(
     if !(1..=DIMENSIONS_MAX).contains(&rows.ncols()) {
         return Err(TrainError::Dimensions);
     }
-    if rows.iter().any(|x| !x.is_finite()) {
-        Err(TrainError::NotFinite)
-    } else {
-        Ok(())
-    }
+    if rows.iter().any(|x| !x.is_finite()) { Err(TrainError::NotFinite) } else { Ok(()) }
 }
 
 /// Trains the tree with this index: the same on every machine and thread.
@@ -101,21 +91,11 @@ pub(crate) fn check(rows: ArrayView2<'_, f32>, params: &TrainParams) -> Result<(
 /// If there are no rows or columns, or a bound of [`TrainParams`] is broken ([`super::Forest::train`] checks them).
 #[must_use]
 pub fn train_tree(rows: ArrayView2<'_, f32>, params: &TrainParams, tree_index: usize) -> Tree {
-    assert!(
-        rows.nrows() > 0 && (1..=DIMENSIONS_MAX).contains(&rows.ncols()),
-        "there is something to train on"
-    );
-    assert!(
-        (2..=SAMPLES_MAX).contains(&params.max_samples),
-        "the caller checked the parameters"
-    );
+    assert!(rows.nrows() > 0 && (1..=DIMENSIONS_MAX).contains(&rows.ncols()), "there is something to train on");
+    assert!((2..=SAMPLES_MAX).contains(&params.max_samples), "the caller checked the parameters");
     let mut rng = ChaCha8Rng::seed_from_u64(params.seed);
     rng.set_stream(tree_index as u64);
-    let sample = sample(
-        &mut rng,
-        rows.nrows(),
-        params.effective_samples(rows.nrows()),
-    );
+    let sample = sample(&mut rng, rows.nrows(), params.effective_samples(rows.nrows()));
     grow(&mut rng, rows, sample)
 }
 
@@ -151,53 +131,28 @@ struct Open {
 
 fn grow(rng: &mut ChaCha8Rng, rows: ArrayView2<'_, f32>, mut sample: Vec<usize>) -> Tree {
     let height_limit = sample.len().next_power_of_two().trailing_zeros();
-    let mut open = vec![Open {
-        from: 0,
-        to: sample.len(),
-        depth: 0,
-        split: None,
-    }];
+    let mut open = vec![Open { from: 0, to: sample.len(), depth: 0, split: None }];
     let mut varying = Vec::with_capacity(rows.ncols());
     let mut turn = 0;
     while turn < open.len() {
-        let Open {
-            from, to, depth, ..
-        } = open[turn];
+        let Open { from, to, depth, .. } = open[turn];
         if depth < height_limit && to - from > 1 {
             ranges(rows, &sample[from..to], &mut varying);
             if !varying.is_empty() {
                 let (feature, min, max) = varying[below(rng, varying.len())];
                 let threshold = threshold(rng, min, max);
                 let middle = from + partition(rows, &mut sample[from..to], feature, threshold);
-                debug_assert!(
-                    from < middle && middle < to,
-                    "both sides of a split hold rows"
-                );
+                debug_assert!(from < middle && middle < to, "both sides of a split hold rows");
                 open[turn].split = Some((feature as u32, threshold));
-                open.push(Open {
-                    from,
-                    to: middle,
-                    depth: depth + 1,
-                    split: None,
-                });
-                open.push(Open {
-                    from: middle,
-                    to,
-                    depth: depth + 1,
-                    split: None,
-                });
+                open.push(Open { from, to: middle, depth: depth + 1, split: None });
+                open.push(Open { from: middle, to, depth: depth + 1, split: None });
             }
         }
         turn += 1;
     }
     let paths = paths(&open);
-    let parts: Vec<Part> = open
-        .iter()
-        .zip(paths)
-        .map(|(node, path)| (node.split, path))
-        .collect();
-    Tree::from_parts(parts.into_iter())
-        .expect("invariant: breadth-first growth within the height limit is a tree")
+    let parts: Vec<Part> = open.iter().zip(paths).map(|(node, path)| (node.split, path)).collect();
+    Tree::from_parts(parts.into_iter()).expect("invariant: breadth-first growth within the height limit is a tree")
 }
 
 /// The features that are not constant in the rows, with their least and largest value.
@@ -222,20 +177,11 @@ fn threshold(rng: &mut ChaCha8Rng, min: f32, max: f32) -> f32 {
     let (low, high) = (f64::from(min), f64::from(max));
     let value = (low + unit(rng) * (high - low)) as f32;
     // Rounding to f32 may reach `max` (and, for neighbours, always may): then nothing would go right.
-    if value < max {
-        value.max(min)
-    } else {
-        max.next_down()
-    }
+    if value < max { value.max(min) } else { max.next_down() }
 }
 
 /// Moves the rows that go left to the front and counts them; their order matters to nothing.
-fn partition(
-    rows: ArrayView2<'_, f32>,
-    sample: &mut [usize],
-    feature: usize,
-    threshold: f32,
-) -> usize {
+fn partition(rows: ArrayView2<'_, f32>, sample: &mut [usize], feature: usize, threshold: f32) -> usize {
     let mut left = 0;
     for i in 0..sample.len() {
         // The negation sends NaN left, as the walk does.
@@ -260,8 +206,7 @@ fn paths(open: &[Open]) -> Vec<u32> {
         let size = (node.to - node.from) as u64;
         paths[i] = if node.split.is_some() {
             first_child -= 2;
-            let weigh =
-                |child: usize| u64::from(paths[child]) * (open[child].to - open[child].from) as u64;
+            let weigh = |child: usize| u64::from(paths[child]) * (open[child].to - open[child].from) as u64;
             ((weigh(first_child) + weigh(first_child + 1) + size / 2) / size) as u32
         } else {
             (node.depth << 20) + libm::round(normal[size as usize] * PATH_UNIT) as u32

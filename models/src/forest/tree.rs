@@ -72,30 +72,16 @@ impl Tree {
                     dimensions = dimensions.max(feature as usize + 1);
                     let left = next_child as u32;
                     next_child += 2;
-                    Node {
-                        threshold,
-                        feature,
-                        left,
-                        path,
-                    }
+                    Node { threshold, feature, left, path }
                 }
-                None => Node {
-                    threshold: f32::NAN,
-                    feature: 0,
-                    left: i as u32,
-                    path,
-                },
+                None => Node { threshold: f32::NAN, feature: 0, left: i as u32, path },
             });
         }
         if nodes.is_empty() || next_child != length {
             return None;
         }
         let height = height(&nodes);
-        (height <= HEIGHT_MAX).then_some(Self {
-            nodes,
-            height,
-            dimensions,
-        })
+        (height <= HEIGHT_MAX).then_some(Self { nodes, height, dimensions })
     }
 
     pub(crate) fn nodes(&self) -> &[Node] {
@@ -104,12 +90,7 @@ impl Tree {
 
     /// The nodes as [`Self::from_parts`] takes them.
     pub(crate) fn parts(&self) -> impl ExactSizeIterator<Item = Part> {
-        self.nodes.iter().map(|node| {
-            (
-                (!node.is_leaf()).then_some((node.feature, node.threshold)),
-                node.path,
-            )
-        })
+        self.nodes.iter().map(|node| ((!node.is_leaf()).then_some((node.feature, node.threshold)), node.path))
     }
 
     pub(crate) fn height(&self) -> u32 {
@@ -153,10 +134,7 @@ impl Tree {
         let mut node = &self.nodes[0];
         while !node.is_leaf() {
             let child = self.child(node, row);
-            tell(
-                node.feature as usize,
-                i64::from(node.path) - i64::from(child.path),
-            );
+            tell(node.feature as usize, i64::from(node.path) - i64::from(child.path));
             node = child;
         }
     }

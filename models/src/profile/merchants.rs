@@ -26,14 +26,8 @@ struct Entry {
 
 impl Entry {
     fn new(count: u64, end: usize, last: u64) -> Self {
-        debug_assert!(
-            end <= MERCHANTS_MAX * MERCHANT_BYTES_MAX,
-            "the names are bounded"
-        );
-        Self {
-            count_end: count << END_BITS | end as u64,
-            last,
-        }
+        debug_assert!(end <= MERCHANTS_MAX * MERCHANT_BYTES_MAX, "the names are bounded");
+        Self { count_end: count << END_BITS | end as u64, last }
     }
 
     fn count(self) -> u64 {
@@ -63,10 +57,7 @@ pub(super) struct Merchants {
 
 impl Merchants {
     pub(super) fn with_capacity(entries: usize, bytes: usize) -> Self {
-        Self {
-            entries: Vec::with_capacity(entries),
-            names: String::with_capacity(bytes),
-        }
+        Self { entries: Vec::with_capacity(entries), names: String::with_capacity(bytes) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -80,10 +71,7 @@ impl Merchants {
 
     /// (name, count, number of the user's payment that was the last to it), sorted by name.
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, u64, u64)> + Clone {
-        self.entries
-            .iter()
-            .enumerate()
-            .map(|(i, entry)| (self.name(i), entry.count(), entry.last))
+        self.entries.iter().enumerate().map(|(i, entry)| (self.name(i), entry.count(), entry.last))
     }
 
     fn start(&self, i: usize) -> usize {
@@ -123,9 +111,7 @@ impl Merchants {
                 let entry = &mut self.entries[i];
                 *entry = Entry::new(entry.count() + 1, entry.end(), sequence);
             }
-            Place::New(at) if self.entries.len() < MERCHANTS_MAX => {
-                self.insert(at, name, 1, sequence)
-            }
+            Place::New(at) if self.entries.len() < MERCHANTS_MAX => self.insert(at, name, 1, sequence),
             Place::New(at) => {
                 let leaves = self.least();
                 self.remove(leaves);
@@ -141,11 +127,7 @@ impl Merchants {
 
     /// Position of the merchant that leaves first. The table is not empty.
     fn least(&self) -> usize {
-        let least = self
-            .entries
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, entry)| (entry.count(), entry.last));
+        let least = self.entries.iter().enumerate().min_by_key(|(_, entry)| (entry.count(), entry.last));
         least.expect("invariant: only a full table gives one up").0
     }
 
@@ -158,8 +140,7 @@ impl Merchants {
         }
         let start = self.start(at);
         self.names.insert_str(start, name);
-        self.entries
-            .insert(at, Entry::new(count, start + name.len(), last));
+        self.entries.insert(at, Entry::new(count, start + name.len(), last));
         for entry in &mut self.entries[at + 1..] {
             *entry = Entry::new(entry.count(), entry.end() + name.len(), entry.last);
         }

@@ -48,9 +48,7 @@ pub(super) struct Sketch {
 impl Sketch {
     /// Builds a sketch from (bucket, count), which must ascend strictly by bucket and have counts in 1..=COUNT_MAX.
     pub(super) fn from_bins(bins: impl ExactSizeIterator<Item = (u16, u64)>) -> Self {
-        Self {
-            bins: bins.map(|(bucket, count)| pack(bucket, count)).collect(),
-        }
+        Self { bins: bins.map(|(bucket, count)| pack(bucket, count)).collect() }
     }
 
     /// Buckets in ascending order with their counts.
@@ -110,10 +108,7 @@ impl Sketch {
 }
 
 fn pack(bucket: u16, count: u64) -> u64 {
-    debug_assert!(
-        count <= COUNT_MAX,
-        "counts are bounded where they are decoded"
-    );
+    debug_assert!(count <= COUNT_MAX, "counts are bounded where they are decoded");
     u64::from(bucket) << COUNT_BITS | count
 }
 

@@ -30,10 +30,7 @@ impl Recent {
     /// Times in (t - 1 h, t].
     pub(super) fn in_last_hour(&self, t: i64) -> u32 {
         // Summed without a branch: 256 entries compare in a few dozen cycles.
-        self.times
-            .iter()
-            .map(|&x| u32::from(x > t - HOUR_MS && x <= t))
-            .sum()
+        self.times.iter().map(|&x| u32::from(x > t - HOUR_MS && x <= t)).sum()
     }
 
     /// Appends `t`, then forgets what is an hour or more older than `last_t` (`t` itself included).

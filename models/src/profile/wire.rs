@@ -37,17 +37,9 @@ where
 
 impl Serialize for Profile {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let buckets_before =
-            core::iter::once(0).chain(self.sketch.bins().map(|(bucket, _)| bucket));
-        let bins = self
-            .sketch
-            .bins()
-            .zip(buckets_before)
-            .map(|((bucket, count), before)| (bucket - before, count));
-        let merchants = self
-            .merchants
-            .iter()
-            .map(|(name, count, last)| (name.len() as u16, count, self.seen - last));
+        let buckets_before = core::iter::once(0).chain(self.sketch.bins().map(|(bucket, _)| bucket));
+        let bins = self.sketch.bins().zip(buckets_before).map(|((bucket, count), before)| (bucket - before, count));
+        let merchants = self.merchants.iter().map(|(name, count, last)| (name.len() as u16, count, self.seen - last));
         let ages = self.recent.times().iter().map(|t| (self.last_t - t) as u32);
         let mut out = serializer.serialize_struct("Profile", 11)?;
         out.serialize_field("seen", &self.seen)?;
@@ -117,9 +109,7 @@ struct Wire {
 
 impl<'de> Deserialize<'de> for Profile {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Wire::deserialize(deserializer)?
-            .check()
-            .map_err(D::Error::custom)
+        Wire::deserialize(deserializer)?.check().map_err(D::Error::custom)
     }
 }
 
@@ -129,8 +119,7 @@ impl Wire {
         if self.seen > COUNT_MAX {
             return Err("profile: too many payments");
         }
-        let numbers_fit =
-            (0.0..=AMOUNT_MAX * 1.01).contains(&self.mean) && self.m2.is_finite() && self.m2 >= 0.0;
+        let numbers_fit = (0.0..=AMOUNT_MAX * 1.01).contains(&self.mean) && self.m2.is_finite() && self.m2 >= 0.0;
         if !numbers_fit {
             return Err("profile: mean or variance out of range");
         }
@@ -138,23 +127,14 @@ impl Wire {
         if self.first_t >= end || self.span >= end - self.first_t {
             return Err("profile: event time out of range");
         }
-        if total(self.hours.iter().copied()) != Some(self.seen)
-            || total(self.days.iter().copied()) != Some(self.seen)
-        {
+        if total(self.hours.iter().copied()) != Some(self.seen) || total(self.days.iter().copied()) != Some(self.seen) {
             return Err("profile: hour or day counts do not add up");
         }
         let (first_t, last_t) = (self.first_t as i64, (self.first_t + self.span) as i64);
-        if self.recent.0.iter().any(|&age| i64::from(age) >= HOUR_MS)
-            || self.recent.0.len() as u64 > self.seen
-        {
+        if self.recent.0.iter().any(|&age| i64::from(age) >= HOUR_MS) || self.recent.0.len() as u64 > self.seen {
             return Err("profile: recent times out of range");
         }
-        let recent: Vec<i64> = self
-            .recent
-            .0
-            .iter()
-            .map(|&age| last_t - i64::from(age))
-            .collect();
+        let recent: Vec<i64> = self.recent.0.iter().map(|&age| last_t - i64::from(age)).collect();
         let profile = Profile {
             seen: self.seen,
             mean: self.mean,
@@ -167,11 +147,7 @@ impl Wire {
             recent: Recent::from_times(recent),
             merchants: merchants(&self.merchants.0, &self.names.0, self.seen)?,
         };
-        if profile.seen == 0 && profile != Profile::default() {
-            Err("profile: not empty")
-        } else {
-            Ok(profile)
-        }
+        if profile.seen == 0 && profile != Profile::default() { Err("profile: not empty") } else { Ok(profile) }
     }
 }
 
@@ -183,10 +159,7 @@ fn total(mut counts: impl Iterator<Item = u64>) -> Option<u64> {
 fn sketch(bins: &[(u16, u64)], seen: u64) -> Result<Sketch, &'static str> {
     let mut bucket = 0u16;
     for (i, &(step, count)) in bins.iter().enumerate() {
-        bucket = bucket
-            .checked_add(step)
-            .filter(|&b| b <= BUCKET_MAX)
-            .ok_or("profile: amount bucket out of range")?;
+        bucket = bucket.checked_add(step).filter(|&b| b <= BUCKET_MAX).ok_or("profile: amount bucket out of range")?;
         if count == 0 || (step == 0 && i > 0) {
             return Err("profile: amount buckets not in order");
         }
@@ -201,11 +174,7 @@ fn sketch(bins: &[(u16, u64)], seen: u64) -> Result<Sketch, &'static str> {
     })))
 }
 
-fn merchants(
-    table: &[(u16, u64, u64)],
-    names: &[u8],
-    seen: u64,
-) -> Result<Merchants, &'static str> {
+fn merchants(table: &[(u16, u64, u64)], names: &[u8], seen: u64) -> Result<Merchants, &'static str> {
     let mut merchants = Merchants::with_capacity(table.len(), names.len());
     let mut rest = names;
     let mut before = "";
@@ -215,8 +184,7 @@ fn merchants(
             return Err("profile: merchant's name out of range");
         }
         let (name, tail) = rest.split_at(length);
-        let name =
-            core::str::from_utf8(name).map_err(|_| "profile: merchant's name is not UTF-8")?;
+        let name = core::str::from_utf8(name).map_err(|_| "profile: merchant's name is not UTF-8")?;
         if name <= before || count == 0 || age >= seen {
             return Err("profile: merchants not in order");
         }

@@ -10,11 +10,7 @@ use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use std::sync::LazyLock;
 
-const PARAMS: TrainParams = TrainParams {
-    trees: 5,
-    max_samples: 32,
-    seed: 3,
-};
+const PARAMS: TrainParams = TrainParams { trees: 5, max_samples: 32, seed: 3 };
 static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| model(200, PARAMS).1.to_bytes());
 
 #[test]
@@ -26,10 +22,7 @@ fn read_back_it_is_the_same_model() {
     assert_eq!(read.id.len(), 16);
     for row in data.rows() {
         let row = row.as_slice().unwrap();
-        assert_eq!(
-            read.forest.raw_score(row).to_bits(),
-            model.forest.raw_score(row).to_bits()
-        );
+        assert_eq!(read.forest.raw_score(row).to_bits(), model.forest.raw_score(row).to_bits());
     }
 }
 
@@ -37,18 +30,7 @@ fn read_back_it_is_the_same_model() {
 fn training_in_steps_gives_the_same_model() {
     let data = super::Numbers(11).rows(200, 10);
     let amounts: Vec<f64> = (0..200).map(f64::from).collect();
-    let set = Model::prepare(
-        data.view(),
-        &amounts,
-        PARAMS,
-        0.01,
-        None,
-        Window {
-            from_ms: 1,
-            to_ms: 2,
-        },
-    )
-    .unwrap();
+    let set = Model::prepare(data.view(), &amounts, PARAMS, 0.01, None, Window { from_ms: 1, to_ms: 2 }).unwrap();
     let mut trees: Vec<_> = (0..set.trees()).rev().map(|i| set.train_tree(i)).collect();
     trees.reverse();
     let stepped = set.clone().finish(trees).unwrap();
@@ -61,38 +43,20 @@ fn training_in_steps_gives_the_same_model() {
 fn training_refuses_what_does_not_fit() {
     let rows = Array2::zeros((4, 10));
     let train = |rows: &Array2<f32>, amounts: &[f64], contamination| {
-        Model::train(
-            rows.view(),
-            amounts,
-            PARAMS,
-            contamination,
-            None,
-            Window::default(),
-        )
-        .map(|_| ())
-        .unwrap_err()
+        Model::train(rows.view(), amounts, PARAMS, contamination, None, Window::default()).map(|_| ()).unwrap_err()
     };
     assert_eq!(train(&rows, &[1.0; 3], 0.01), TrainError::Dimensions);
-    assert_eq!(
-        train(&Array2::zeros((4, 9)), &[1.0; 4], 0.01),
-        TrainError::Dimensions
-    );
+    assert_eq!(train(&Array2::zeros((4, 9)), &[1.0; 4], 0.01), TrainError::Dimensions);
     assert_eq!(train(&rows, &[1.0; 4], 0.0), TrainError::Params);
     assert_eq!(train(&rows, &[1.0; 4], f64::NAN), TrainError::Params);
-    assert_eq!(
-        train(&rows, &[1.0, 2.0, 3.0, f64::NAN], 0.01),
-        TrainError::NotFinite
-    );
+    assert_eq!(train(&rows, &[1.0, 2.0, 3.0, f64::NAN], 0.01), TrainError::NotFinite);
 }
 
 #[test]
 fn errors_name_the_fault() {
     assert_eq!(Model::from_bytes(b""), Err(ArtifactError::Magic));
     assert_eq!(Model::from_bytes(b"MANGROVE"), Err(ArtifactError::Length));
-    assert_eq!(
-        Model::from_bytes(b"MANGROVE\x02\x00"),
-        Err(ArtifactError::Version(2))
-    );
+    assert_eq!(Model::from_bytes(b"MANGROVE\x02\x00"), Err(ArtifactError::Version(2)));
     let mut longer = BYTES.clone();
     longer.push(0);
     assert_eq!(Model::from_bytes(&longer), Err(ArtifactError::Length));

@@ -59,33 +59,23 @@ fn encode(profile: &Profile) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8]) -> Option<Profile> {
-    bincode::serde::decode_from_slice(bytes, bincode::config::standard())
-        .ok()
-        .map(|(profile, _)| profile)
+    bincode::serde::decode_from_slice(bytes, bincode::config::standard()).ok().map(|(profile, _)| profile)
 }
 
 fn check_against_reference(payments: &[Payment]) -> Result<(), TestCaseError> {
-    let (mut fast, mut slow, mut both) = (
-        Profile::default(),
-        SlowProfile::default(),
-        Profile::default(),
-    );
+    let (mut fast, mut slow, mut both) = (Profile::default(), SlowProfile::default(), Profile::default());
     for (amount, t, merchant) in payments {
         let observed = fast.observe(*amount, *t, merchant, Some(300.0));
         let expected = slow.features(*amount, *t, merchant, Some(300.0));
         for (i, (got, want)) in observed.features.iter().zip(&expected).enumerate() {
             // Welford and the two-pass variance part where 1e12 meets cents: the difference there is not the formula's.
             let tolerant = i == 1 && payments.iter().any(|p| p.0 > 1e9);
-            let fits = close(f64::from(*got), *want)
-                || (tolerant && (f64::from(*got) - want).abs() < 1e-3);
+            let fits = close(f64::from(*got), *want) || (tolerant && (f64::from(*got) - want).abs() < 1e-3);
             prop_assert!(fits, "feature {i}: {got}, reference {want}");
         }
         fast.update(*amount, *t, merchant);
         slow.update(*amount, *t, merchant);
-        prop_assert_eq!(
-            both.score_then_update(*amount, *t, merchant, Some(300.0)),
-            observed
-        );
+        prop_assert_eq!(both.score_then_update(*amount, *t, merchant, Some(300.0)), observed);
     }
     prop_assert_eq!(&fast, &both);
     Ok(())
@@ -143,20 +133,13 @@ fn long_bursts_agree_with_the_reference() {
         .map(|i| {
             t += (numbers.unit() * 4_000.0) as i64;
             let late = if i % 17 == 0 { 3_000_000 } else { 0 };
-            (
-                numbers.unit() * 90.0,
-                t - late,
-                format!("m{}", numbers.word() % 90),
-            )
+            (numbers.unit() * 90.0, t - late, format!("m{}", numbers.word() % 90))
         })
         .collect();
     check_against_reference(&payments).unwrap();
     let profile = fold(&payments);
     assert_eq!(profile.merchants(), MERCHANTS_MAX);
-    assert_eq!(
-        profile.payments_last_hour(profile.last_seen_ms().unwrap()) as usize,
-        RECENT_MAX
-    );
+    assert_eq!(profile.payments_last_hour(profile.last_seen_ms().unwrap()) as usize, RECENT_MAX);
 }
 
 /// Twenty payments at sixteen merchants over three weeks: the profile that sizes are quoted for.
@@ -165,11 +148,7 @@ fn typical() -> Profile {
     let payments: Vec<Payment> = (0..20)
         .map(|i| {
             let t = 1_700_000_000_000 + i * 90_000_000 + (numbers.word() % 3_600_000) as i64;
-            (
-                5.0 + 60.0 * numbers.unit(),
-                t,
-                format!("m{:04}", i % 16 * 37),
-            )
+            (5.0 + 60.0 * numbers.unit(), t, format!("m{:04}", i % 16 * 37))
         })
         .collect();
     fold(&payments)
@@ -188,10 +167,7 @@ fn a_typical_profile_is_small() {
 #[test]
 fn views_say_what_was_paid() {
     let mut profile = Profile::default();
-    assert_eq!(
-        (profile.first_seen_ms(), profile.amount_quantile(0.5)),
-        (None, None)
-    );
+    assert_eq!((profile.first_seen_ms(), profile.amount_quantile(0.5)), (None, None));
     for (i, merchant) in ["b", "a", "a", "c"].into_iter().enumerate() {
         profile.update(100.0, 1_700_000_000_000 - i as i64 * 1000, merchant);
     }
@@ -225,22 +201,10 @@ fn a_stream_gives_the_same_bits_forever() {
     for _ in 0..500 {
         t += (numbers.unit() * 20_000_000.0) as i64 - 1_000_000;
         let merchant = format!("m{}", numbers.word() % 80);
-        let observation =
-            profile.score_then_update(numbers.unit() * 200.0, t, &merchant, Some(190.0));
-        observation
-            .features
-            .iter()
-            .for_each(|feature| digest.update(feature.to_bits().to_le_bytes()));
+        let observation = profile.score_then_update(numbers.unit() * 200.0, t, &merchant, Some(190.0));
+        observation.features.iter().for_each(|feature| digest.update(feature.to_bits().to_le_bytes()));
     }
     digest.update(encode(&profile));
-    let hex: String = digest
-        .finalize()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    assert_eq!(
-        hex, "18f0b019974301c3",
-        "stored profiles and replays depend on every bit"
-    );
+    let hex: String = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, "18f0b019974301c3", "stored profiles and replays depend on every bit");
 }

@@ -1,8 +1,5 @@
 //! The ten features as FEATURES.md writes them, slowly, keeping every payment: shares no code with the crate.
-#![allow(
-    clippy::disallowed_methods,
-    reason = "an independent reference takes the platform's logarithm"
-)]
+#![allow(clippy::disallowed_methods, reason = "an independent reference takes the platform's logarithm")]
 
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -18,34 +15,13 @@ pub(super) struct SlowProfile {
 }
 
 fn bucket(a: f64) -> i64 {
-    if a < 0.01 {
-        0
-    } else {
-        1 + ((a / 0.01).ln() / 0.09531017980432493).floor() as i64
-    }
+    if a < 0.01 { 0 } else { 1 + ((a / 0.01).ln() / 0.09531017980432493).floor() as i64 }
 }
 
 impl SlowProfile {
-    pub(super) fn features(
-        &self,
-        amount: f64,
-        t: i64,
-        merchant: &str,
-        p99: Option<f64>,
-    ) -> Vec<f64> {
+    pub(super) fn features(&self, amount: f64, t: i64, merchant: &str, p99: Option<f64>) -> Vec<f64> {
         let n = self.payments.len() as f64;
-        let mut f = vec![
-            (1.0 + amount).ln(),
-            0.0,
-            0.5,
-            1.0,
-            0.0,
-            0.0,
-            (1.0f64 + 2_592_000.0).ln(),
-            0.0,
-            1.0,
-            0.0,
-        ];
+        let mut f = vec![(1.0 + amount).ln(), 0.0, 0.5, 1.0, 0.0, 0.0, (1.0f64 + 2_592_000.0).ln(), 0.0, 1.0, 0.0];
         if n >= 20.0 {
             f[8] = 0.0;
         }
@@ -57,11 +33,7 @@ impl SlowProfile {
         }
         if n >= 2.0 {
             let mean = self.payments.iter().map(|p| p.0).sum::<f64>() / n;
-            let m2 = self
-                .payments
-                .iter()
-                .map(|p| (p.0 - mean) * (p.0 - mean))
-                .sum::<f64>();
+            let m2 = self.payments.iter().map(|p| (p.0 - mean) * (p.0 - mean)).sum::<f64>();
             let sd = (m2 / (n - 1.0)).sqrt();
             f[1] = ((amount - mean) / sd.max(0.01 * mean.abs()).max(0.01)).clamp(-50.0, 50.0);
         }
@@ -71,11 +43,7 @@ impl SlowProfile {
         f[2] = (below + same / 2.0) / n;
         let first = self.payments.iter().map(|p| p.1).min().unwrap();
         let last = self.payments.iter().map(|p| p.1).max().unwrap();
-        let c1h = self
-            .recent
-            .iter()
-            .filter(|&&x| x > t - 3_600_000 && x <= t)
-            .count() as f64;
+        let c1h = self.recent.iter().filter(|&&x| x > t - 3_600_000 && x <= t).count() as f64;
         f[3] = (c1h + 1.0) / (1.0 + n / ((t - first) as f64 / 3_600_000.0).max(1.0));
         let mut c = [0.0f64; 24];
         let mut d = [0.0f64; 7];
@@ -83,19 +51,12 @@ impl SlowProfile {
             c[(p.1 / 3_600_000 % 24) as usize] += 1.0;
             d[((p.1 / 86_400_000 + 3) % 7) as usize] += 1.0;
         }
-        let p: Vec<f64> = (0..24)
-            .map(|h| c[(h + 23) % 24] / 4.0 + c[h] / 2.0 + c[(h + 1) % 24] / 4.0 + 1.0 / 24.0)
-            .collect();
+        let p: Vec<f64> = (0..24).map(|h| c[(h + 23) % 24] / 4.0 + c[h] / 2.0 + c[(h + 1) % 24] / 4.0 + 1.0 / 24.0).collect();
         f[4] = 1.0 - p[(t / 3_600_000 % 24) as usize] / p.iter().copied().fold(0.0, f64::max);
         let p: Vec<f64> = d.iter().map(|c| c + 1.0 / 7.0).collect();
         f[5] = 1.0 - p[((t / 86_400_000 + 3) % 7) as usize] / p.iter().copied().fold(0.0, f64::max);
         f[6] = (1.0 + (t - last).max(0) as f64 / 1000.0).ln();
-        f[7] = self
-            .merchants
-            .iter()
-            .find(|m| m.0 == merchant)
-            .map_or(0.0, |m| m.1 as f64)
-            / n;
+        f[7] = self.merchants.iter().find(|m| m.0 == merchant).map_or(0.0, |m| m.1 as f64) / n;
         f
     }
 

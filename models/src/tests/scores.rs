@@ -9,13 +9,7 @@ use proptest::prelude::*;
 #[test]
 fn quantiles_are_numpys() {
     let values = [1.0, 2.0, 4.0, 8.0];
-    for (p, expected) in [
-        (0.0, 1.0),
-        (0.5, 3.0),
-        (0.99, 7.88),
-        (1.0, 8.0),
-        (0.25, 1.75),
-    ] {
+    for (p, expected) in [(0.0, 1.0), (0.5, 3.0), (0.99, 7.88), (1.0, 8.0), (0.25, 1.75)] {
         assert!((quantile(&values, p) - expected).abs() < 1e-12, "{p}");
     }
     assert_eq!(quantile(&[3.0], 0.7), 3.0);
@@ -41,10 +35,7 @@ fn calibration_passes_its_knots() {
 fn of_equal_knots_the_last_stays() {
     let calibration = Calibration::fit(&[0.4; 100], 0.01);
     assert_eq!(calibration.knots(), [(0.0, 0.0), (0.4, 0.9), (1.0, 1.0)]);
-    assert_eq!(
-        (calibration.apply(0.4), calibration.apply(0.2)),
-        (0.9, 0.45)
-    );
+    assert_eq!((calibration.apply(0.4), calibration.apply(0.2)), (0.9, 0.45));
 }
 
 #[test]
@@ -72,14 +63,8 @@ fn measures_agree_with_scikit_learn() {
     assert_eq!(auroc(&labels, &scores), Some(0.75));
     assert!((average_precision(&labels, &scores).unwrap() - 0.8333333333333333).abs() < 1e-15);
     let ties = [0.5, 0.5, 0.5, 0.5];
-    assert_eq!(
-        (auroc(&labels, &ties), average_precision(&labels, &ties)),
-        (Some(0.5), Some(0.5))
-    );
-    assert_eq!(
-        (auroc(&[true], &[1.0]), average_precision(&[false], &[1.0])),
-        (None, None)
-    );
+    assert_eq!((auroc(&labels, &ties), average_precision(&labels, &ties)), (Some(0.5), Some(0.5)));
+    assert_eq!((auroc(&[true], &[1.0]), average_precision(&[false], &[1.0])), (None, None));
 }
 
 #[test]
@@ -89,14 +74,8 @@ fn card_precision_is_the_handbooks() {
     let cards = [1, 1, 2, 3, 1, 2, 3];
     let scores = [0.1, 0.9, 0.8, 0.7, 0.9, 0.2, 0.1];
     let labels = [true, false, false, true, true, true, false];
-    assert_eq!(
-        card_precision_of(&days, &cards, &scores, &labels, 2, false),
-        Some((0.5 + 1.0) / 2.0)
-    );
-    assert_eq!(
-        card_precision(&days, &cards, &scores, &labels, 2),
-        Some((0.5 + 0.5) / 2.0)
-    );
+    assert_eq!(card_precision_of(&days, &cards, &scores, &labels, 2, false), Some((0.5 + 1.0) / 2.0));
+    assert_eq!(card_precision(&days, &cards, &scores, &labels, 2), Some((0.5 + 0.5) / 2.0));
     assert_eq!(card_precision(&[], &[], &[], &[], 2), None);
 }
 

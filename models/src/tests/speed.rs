@@ -52,35 +52,14 @@ fn speed_of_the_profile() {
         let mut profile = Profile::default();
         for i in 0..payments {
             let merchant = format!("m{:04}", numbers.word() % merchants);
-            profile.update(
-                numbers.unit() * 90.0,
-                1_700_000_000_000 + i as i64 * 9_000_000,
-                &merchant,
-            );
+            profile.update(numbers.unit() * 90.0, 1_700_000_000_000 + i as i64 * 9_000_000, &merchant);
         }
         let t = profile.last_seen_ms().unwrap() + 5_000_000;
-        let observe = best(1000, || {
-            (0..1000).for_each(|_| {
-                ignore(black_box(profile.observe(
-                    black_box(12.0),
-                    t,
-                    "m0003",
-                    None,
-                )))
-            })
-        });
-        let cloned = best(1000, || {
-            (0..1000).for_each(|_| ignore(black_box(profile.clone())))
-        });
+        let observe =
+            best(1000, || (0..1000).for_each(|_| ignore(black_box(profile.observe(black_box(12.0), t, "m0003", None)))));
+        let cloned = best(1000, || (0..1000).for_each(|_| ignore(black_box(profile.clone()))));
         let both = best(1000, || {
-            (0..1000).for_each(|_| {
-                ignore(black_box(profile.clone().score_then_update(
-                    black_box(12.0),
-                    t,
-                    "m0003",
-                    None,
-                )))
-            })
+            (0..1000).for_each(|_| ignore(black_box(profile.clone().score_then_update(black_box(12.0), t, "m0003", None))))
         });
         let mut buffer = Vec::new();
         let config = bincode::config::standard();
@@ -90,11 +69,7 @@ fn speed_of_the_profile() {
             }
         });
         let decode = best(1000, || {
-            (0..1000).for_each(|_| {
-                ignore(black_box(bincode::serde::decode_from_slice::<Profile, _>(
-                    &buffer, config,
-                )))
-            })
+            (0..1000).for_each(|_| ignore(black_box(bincode::serde::decode_from_slice::<Profile, _>(&buffer, config))))
         });
         println!(
             "profile of {payments}: observe {observe:.0} ns, score then update {:.0} ns, encode {encode:.0} ns, \
@@ -111,17 +86,9 @@ fn speed_of_the_wire() {
     let json = br#"{"user_id":"user-004711","amount":37.25,"merchant":"merchant-0815","tx_id":"7f9c2ba4e88f827d","currency":"EUR","timestamp":"2023-11-14T22:13:20.123Z"}"#;
     let limits = Limits::default();
     let parse = best(1000, || {
-        (0..1000).for_each(|_| {
-            ignore(black_box(Transaction::from_json(
-                black_box(json),
-                1_700_000_000_000,
-                &limits,
-            )))
-        })
+        (0..1000).for_each(|_| ignore(black_box(Transaction::from_json(black_box(json), 1_700_000_000_000, &limits))))
     });
-    let features = [
-        3.6428, 0.31234, 0.5, 1.0321, 0.12345, 0.2, 9.123_456, 0.0625, 0.0, 0.0,
-    ];
+    let features = [3.6428, 0.31234, 0.5, 1.0321, 0.12345, 0.2, 9.123_456, 0.0625, 0.0, 0.0];
     let verdict = VerdictRef {
         tx_id: "7f9c2ba4e88f827d",
         id: "transactions:3:4711",
@@ -147,9 +114,5 @@ fn speed_of_the_wire() {
             black_box(&verdict).write_json(&mut out);
         }
     });
-    println!(
-        "transaction read {parse:.0} ns ({} bytes), verdict written {write:.0} ns ({} bytes)",
-        json.len(),
-        out.len()
-    );
+    println!("transaction read {parse:.0} ns ({} bytes), verdict written {write:.0} ns ({} bytes)", json.len(), out.len());
 }

@@ -54,23 +54,10 @@ fn the_wire_form_is_pinned() {
 #[test]
 fn with_no_model_scores_are_null() {
     let features = [0.0; FEATURES];
-    let fx = Fx {
-        base: "USD".to_string(),
-        rate: 1.1,
-        amount: 44.0,
-    };
-    let bare = VerdictRef {
-        score: None,
-        raw_score: None,
-        model_id: None,
-        fx: Some(&fx),
-        ..verdict("u", &features)
-    };
+    let fx = Fx { base: "USD".to_string(), rate: 1.1, amount: 44.0 };
+    let bare = VerdictRef { score: None, raw_score: None, model_id: None, fx: Some(&fx), ..verdict("u", &features) };
     let read: Verdict = serde_json::from_str(&text(&bare)).unwrap();
-    assert_eq!(
-        (read.score, read.raw_score, read.model_id, read.fx),
-        (None, None, None, Some(fx))
-    );
+    assert_eq!((read.score, read.raw_score, read.model_id, read.fx), (None, None, None, Some(fx)));
 }
 
 proptest! {
@@ -100,35 +87,21 @@ fn reasons_are_positive_sorted_and_name_the_users_normal() {
     let (_, model) = model(500, TrainParams::default());
     let mut profile = Profile::default();
     for i in 0..30 {
-        profile.update(
-            20.0 + (i % 5) as f64,
-            1_700_000_000_000 + i * 86_400_000,
-            "bakery",
-        );
+        profile.update(20.0 + (i % 5) as f64, 1_700_000_000_000 + i * 86_400_000, "bakery");
     }
     let t = 1_700_000_000_000 + 30 * 86_400_000 + 5 * 3_600_000;
     let observation = profile.observe(800.0, t, "casino", Some(model.global_amount_p99));
     let reasons = explain(&model, &observation, 800.0);
     assert!(!reasons.is_empty() && reasons.len() <= REASONS_MAX);
-    assert!(
-        reasons
-            .iter()
-            .all(|reason| reason.contribution > 0.0 && !reason.text.is_empty())
-    );
-    assert!(
-        reasons
-            .windows(2)
-            .all(|pair| pair[0].contribution >= pair[1].contribution)
-    );
+    assert!(reasons.iter().all(|reason| reason.contribution > 0.0 && !reason.text.is_empty()));
+    assert!(reasons.windows(2).all(|pair| pair[0].contribution >= pair[1].contribution));
     let line = explanation(&reasons);
     assert_eq!(line.matches("; ").count(), reasons.len() - 1);
     assert!(!line.contains("casino") && !line.contains("bakery"));
 }
 
 fn every_text(observation: &Observation, amount: f64) -> Vec<String> {
-    (0..FEATURES)
-        .map(|i| crate::explain::text_of(i, observation, amount))
-        .collect()
+    (0..FEATURES).map(|i| crate::explain::text_of(i, observation, amount)).collect()
 }
 
 #[test]
@@ -147,15 +120,9 @@ fn texts_read_well() {
     assert_eq!(texts[2], "Amount higher than 100% of this user's payments");
     assert_eq!(texts[3], "1 payment in the last hour (usually 0.1)");
     assert_eq!(texts[4], "At 15:00 UTC, usually around 10:00");
-    assert_eq!(
-        texts[6],
-        "5 hours since the last payment (on average 12 hours)"
-    );
+    assert_eq!(texts[6], "5 hours since the last payment (on average 12 hours)");
     assert_eq!(texts[7], "First time at this merchant (1 merchant known)");
-    assert_eq!(
-        texts[9],
-        "Amount above 500.00, the 99% mark of all users' payments"
-    );
+    assert_eq!(texts[9], "Amount above 500.00, the 99% mark of all users' payments");
     let Normal { usual_hour, .. } = observation.normal;
     assert_eq!(usual_hour, Some(10));
 }

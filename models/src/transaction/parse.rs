@@ -5,10 +5,7 @@
 //! leaves the cause in [`State`]; serde's own error is only the signal to stop.
 
 use super::rfc3339;
-use super::{
-    CURRENCY_BYTES_MAX, Cause, InvalidTransaction, Limits, NAME_BYTES_MAX, Transaction,
-    check_event_time,
-};
+use super::{CURRENCY_BYTES_MAX, Cause, InvalidTransaction, Limits, NAME_BYTES_MAX, Transaction, check_event_time};
 use crate::features::AMOUNT_MAX;
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -17,14 +14,7 @@ use core::fmt;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// The fields of a transaction, by position in [`NAMES`].
-const NAMES: [&str; 6] = [
-    "user_id",
-    "amount",
-    "merchant",
-    "tx_id",
-    "currency",
-    "timestamp",
-];
+const NAMES: [&str; 6] = ["user_id", "amount", "merchant", "tx_id", "currency", "timestamp"];
 const USER_ID: usize = 0;
 const AMOUNT: usize = 1;
 const MERCHANT: usize = 2;
@@ -69,11 +59,7 @@ fn explain(error: &serde_json::Error, text: &str, state: State) -> InvalidTransa
     if overflow && matches!(state.field, Some("amount" | "timestamp")) {
         return InvalidTransaction::new(state.field, Cause::OutOfRange);
     }
-    let line_start: usize = text
-        .split_inclusive('\n')
-        .take(error.line().saturating_sub(1))
-        .map(str::len)
-        .sum();
+    let line_start: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
     InvalidTransaction {
         at: Some((line_start + error.column()).min(text.len())),
         ..InvalidTransaction::new(state.field, Cause::NotJson)
@@ -82,11 +68,7 @@ fn explain(error: &serde_json::Error, text: &str, state: State) -> InvalidTransa
 
 impl<'a> Fields<'a> {
     /// Checks presence and event time.
-    pub(super) fn finish(
-        mut self,
-        record_time: i64,
-        limits: &Limits,
-    ) -> Result<Transaction<'a>, InvalidTransaction> {
+    pub(super) fn finish(mut self, record_time: i64, limits: &Limits) -> Result<Transaction<'a>, InvalidTransaction> {
         let missing = |field: usize| InvalidTransaction::new(Some(NAMES[field]), Cause::Missing);
         let event_time = match self.timestamp {
             Some(t) => check_event_time(t, record_time, limits),
@@ -94,13 +76,9 @@ impl<'a> Fields<'a> {
                 .map_err(|_| InvalidTransaction::new(Some("timestamp"), Cause::BadRecordTime)),
         };
         Ok(Transaction {
-            user_id: self.strings[USER_ID]
-                .take()
-                .ok_or_else(|| missing(USER_ID))?,
+            user_id: self.strings[USER_ID].take().ok_or_else(|| missing(USER_ID))?,
             amount: self.amount.ok_or_else(|| missing(AMOUNT))?,
-            merchant: self.strings[MERCHANT]
-                .take()
-                .ok_or_else(|| missing(MERCHANT))?,
+            merchant: self.strings[MERCHANT].take().ok_or_else(|| missing(MERCHANT))?,
             tx_id: self.strings[TX_ID].take(),
             currency: self.strings[CURRENCY].take(),
             event_time: event_time?,
@@ -112,10 +90,7 @@ impl<'a> Fields<'a> {
 #[cold]
 fn refuse<E: de::Error>(state: &RefCell<State>, cause: Cause, found: Option<&'static str>) -> E {
     let mut state = state.borrow_mut();
-    state.refused = Some(InvalidTransaction {
-        found,
-        ..InvalidTransaction::new(state.field, cause)
-    });
+    state.refused = Some(InvalidTransaction { found, ..InvalidTransaction::new(state.field, cause) });
     E::custom("refused")
 }
 
@@ -171,11 +146,7 @@ impl<'de> Visitor<'de> for Object<'_> {
             }
             seen |= 1 << key;
             let state = self.state;
-            let text = |max| Text {
-                state,
-                max,
-                optional: key >= TX_ID,
-            };
+            let text = |max| Text { state, max, optional: key >= TX_ID };
             match key {
                 AMOUNT => fields.amount = Some(map.next_value_seed(Amount { state })?),
                 TIMESTAMP => fields.timestamp = map.next_value_seed(Timestamp { state })?,
@@ -258,16 +229,11 @@ impl<'de> Visitor<'de> for Text<'_> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        self.check(text)
-            .map(|()| Some(Cow::Owned(String::from(text))))
+        self.check(text).map(|()| Some(Cow::Owned(String::from(text))))
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
-        if self.optional {
-            Ok(None)
-        } else {
-            Err(refuse(self.state, Cause::WrongType, Some("null")))
-        }
+        if self.optional { Ok(None) } else { Err(refuse(self.state, Cause::WrongType, Some("null"))) }
     }
 
     refuse_types! {
@@ -347,9 +313,7 @@ impl<'de> Visitor<'de> for Timestamp<'_> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        rfc3339::parse_ms(text)
-            .map(Some)
-            .ok_or_else(|| refuse(self.state, Cause::BadTimestamp, None))
+        rfc3339::parse_ms(text).map(Some).ok_or_else(|| refuse(self.state, Cause::BadTimestamp, None))
     }
 
     fn visit_i64<E: de::Error>(self, t: i64) -> Result<Self::Value, E> {
@@ -357,19 +321,14 @@ impl<'de> Visitor<'de> for Timestamp<'_> {
     }
 
     fn visit_u64<E: de::Error>(self, t: u64) -> Result<Self::Value, E> {
-        i64::try_from(t)
-            .map(Some)
-            .map_err(|_| refuse(self.state, Cause::OutOfRange, None))
+        i64::try_from(t).map(Some).map_err(|_| refuse(self.state, Cause::OutOfRange, None))
     }
 
     fn visit_f64<E: de::Error>(self, t: f64) -> Result<Self::Value, E> {
         // An integer too large for u64 arrives here as well; below that, a float is a float.
         let too_large = !(-9.2e18..1.8e19).contains(&t);
-        let (cause, found) = if too_large {
-            (Cause::OutOfRange, None)
-        } else {
-            (Cause::WrongType, Some("a number with a fraction"))
-        };
+        let (cause, found) =
+            if too_large { (Cause::OutOfRange, None) } else { (Cause::WrongType, Some("a number with a fraction")) };
         Err(refuse(self.state, cause, found))
     }
 

@@ -9,13 +9,7 @@ use crate::features::{DAY_MS, HOUR_MS};
 /// Milliseconds since the epoch (negative before 1970), or `None` if the text is not RFC 3339.
 pub(super) fn parse_ms(text: &str) -> Option<i64> {
     let b = text.as_bytes();
-    if b.len() < 20
-        || b[4] != b'-'
-        || b[7] != b'-'
-        || !matches!(b[10], b'T' | b't')
-        || b[13] != b':'
-        || b[16] != b':'
-    {
+    if b.len() < 20 || b[4] != b'-' || b[7] != b'-' || !matches!(b[10], b'T' | b't') || b[13] != b':' || b[16] != b':' {
         return None;
     }
     let (year, month, day) = (number(b, 0, 4)?, number(b, 5, 2)?, number(b, 8, 2)?);
@@ -32,9 +26,7 @@ pub(super) fn parse_ms(text: &str) -> Option<i64> {
 
 fn number(b: &[u8], from: usize, digits: usize) -> Option<i64> {
     let digits = b.get(from..from + digits)?;
-    digits.iter().try_fold(0, |n, d| {
-        d.is_ascii_digit().then(|| n * 10 + i64::from(d - b'0'))
-    })
+    digits.iter().try_fold(0, |n, d| d.is_ascii_digit().then(|| n * 10 + i64::from(d - b'0')))
 }
 
 /// Milliseconds of an optional `.digits`, and what follows it.
@@ -47,11 +39,7 @@ fn fraction(b: &[u8]) -> Option<(i64, &[u8])> {
         return None;
     }
     let digit = |i: usize| {
-        if i < length {
-            i64::from(digits[i] - b'0')
-        } else {
-            0
-        }
+        if i < length { i64::from(digits[i] - b'0') } else { 0 }
     };
     Some((digit(0) * 100 + digit(1) * 10 + digit(2), &digits[length..]))
 }

@@ -143,9 +143,8 @@ fn broken_http_costs_its_own_connection_only() {
         assert_eq!(world.get("/livez").status, 200);
     }
     let mut client = world.client();
-    client.write(
-        b"POST /v1/inference HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-    );
+    client.write(b"POST /v1/inference HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
+    client.write(b"Transfer-Encoding: chunked\r\n\r\nzz\r\n");
     client.read(false).problem(400, "broken-body");
 }
 

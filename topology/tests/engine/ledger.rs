@@ -196,14 +196,6 @@ fn folded(driver: &TestDriver, partition: u32) -> BTreeMap<String, Balance> {
 /// Compares everything with the oracle. The driver is at rest.
 pub fn check(driver: &TestDriver, partitions: u32, exactly_once: bool) {
     for partition in 0..partitions {
-        if std::env::var("TRACE").is_ok() {
-            for name in ["orders", "ledger-decisions", "balances", "ledger-balances-changelog"] {
-                for r in committed(driver, name, partition) {
-                    let v = String::from_utf8_lossy(r.value.as_deref().unwrap_or(b"-")).into_owned();
-                    println!("{name} {} {} key {} {v:?}", partition, r.offset, text(r.key.as_deref()));
-                }
-            }
-        }
         let (want, got) = (oracle(driver, partition, exactly_once), observed(driver, partition, exactly_once));
         assert_eq!(got, want, "partition {partition}");
         if exactly_once {

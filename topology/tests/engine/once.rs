@@ -105,6 +105,7 @@ fn live(seed: u64, exactly_once: bool) {
 }
 
 fn seeds(exactly_once: bool) {
+    #[expect(clippy::disallowed_methods, reason = "SEED replays one life by hand")]
     let chosen = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let range = chosen.map_or(0..300, |seed: u64| seed..seed + 1);
     let mut failed = Vec::new();

@@ -159,8 +159,7 @@ fn a_topology_with_faults_names_all_of_them() {
         .sub("one", |_| CountWords, |w| w.input("a").output("a").store::<u64>("s"))
         .sub("two", |_| CountWords, |w| w.input("a").store::<u64>("s"))
         .build()
-        .err()
-        .expect("it is not valid")
+        .expect_err("it is not valid")
         .to_string();
     for fault in ["writes `a`, which it reads", "`a` is read twice", "two stores are named `s`"] {
         assert!(faults.contains(fault), "{fault} is missing in: {faults}");

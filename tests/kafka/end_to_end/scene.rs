@@ -1,0 +1,180 @@
+//! One test's place on the broker: topics, a group and a folder that nothing else has.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use mangrove::scoring::UserProfile;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use state::store::decode_kept;
+use tempfile::TempDir;
+
+use super::records::{Seen, Writer, read_all};
+use super::service::Service;
+use crate::world::run;
+
+/// The partitions of every topic, where a test says nothing else.
+pub const PARTITIONS: u32 = 8;
+const PROGRAM: &str = env!("CARGO_BIN_EXE_mangrove");
+
+static SCENES: AtomicU32 = AtomicU32::new(0);
+
+pub struct Scene {
+    pub address: String,
+    prefix: String,
+    folder: TempDir,
+    settings: Vec<(String, String)>,
+    started: AtomicU32,
+}
+
+impl Scene {
+    /// None, said loudly, where there is no broker to test with.
+    pub fn new(test: &str) -> Option<Self> {
+        Some(Self::at(crate::world::address(&format!("end_to_end::{test}"))?, test))
+    }
+
+    /// A scene on a broker, or where there will be one.
+    pub fn at(address: String, test: &str) -> Self {
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").subsec_nanos();
+        let prefix = format!("e{}-{}-{nanos}-{test}-", std::process::id(), SCENES.fetch_add(1, Ordering::Relaxed));
+        let folder = TempDir::new().expect("a folder");
+        let scene = Self { address, prefix, folder, settings: Vec::new(), started: AtomicU32::new(0) };
+        let model = scene.path("no-model");
+        scene
+            .with("HTTP_ADDR", "127.0.0.1:0")
+            .with("LOG_FORMAT", "json")
+            .with("APPLICATION_ID", "app")
+            .with("AUTO_TRAIN", "off")
+            .with("MODEL_PATH", model.to_str().expect("a plain path"))
+            .with("WORKERS", "2")
+            .with("MEMORY_LIMIT", "256MiB")
+            .with("KAFKA_SESSION_TIMEOUT_MS", "6000")
+    }
+
+    /// A setting for all processes from now on.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.settings.retain(|(other, _)| other != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The full name of one of the topics.
+    pub fn topic(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// The consumer group's id, also in front of the application's own topics.
+    pub fn group(&self) -> String {
+        self.topic("app")
+    }
+
+    pub fn changelog(&self) -> String {
+        self.topic("app-profiles-changelog")
+    }
+
+    pub fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("an admin client")
+    }
+
+    /// Creates a topic that keeps everything.
+    pub fn create(&self, name: &str, partitions: u32, properties: &[(&str, &str)]) {
+        let name = self.topic(name);
+        let topic = NewTopic::new(&name, partitions as i32, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+        let topic = properties.iter().fold(topic, |topic, (property, value)| topic.set(property, value));
+        run(self.admin().create_topics([&topic], &AdminOptions::new())).expect("an answer")[0].as_ref().expect("created");
+    }
+
+    /// A topic's property, as the broker tells it.
+    pub fn property(&self, topic: &str, property: &str) -> String {
+        let answer = run(self.admin().describe_configs(&[ResourceSpecifier::Topic(topic)], &AdminOptions::new()));
+        let found = answer.expect("an answer").remove(0).unwrap_or_else(|code| panic!("{topic}: {code}"));
+        found.get(property).and_then(|entry| entry.value.clone()).unwrap_or_else(|| panic!("{topic} has no {property}"))
+    }
+
+    /// Deletes the group with its offsets; it must have no members.
+    pub fn delete_group(&self) {
+        let group = self.group();
+        super::until("the group has no members and is deleted", || {
+            let answer = run(self.admin().delete_groups(&[&group], &AdminOptions::new())).expect("an answer");
+            answer[0].is_ok().then_some(())
+        });
+    }
+
+    /// All committed records of a topic, by its full name.
+    pub fn read(&self, topic: &str) -> Vec<Seen> {
+        read_all(&self.address, topic)
+    }
+
+    /// The last value of each user in the changelog.
+    pub fn profiles(&self) -> BTreeMap<Vec<u8>, UserProfile> {
+        let mut profiles = BTreeMap::new();
+        for Seen { key, value, .. } in self.read(&self.changelog()) {
+            let key = key.expect("a key");
+            match value {
+                Some(value) => {
+                    let (_, profile) = decode_kept::<UserProfile>(&value).expect("a kept profile");
+                    profiles.insert(key, profile);
+                }
+                None => drop(profiles.remove(&key)),
+            }
+        }
+        profiles
+    }
+
+    pub fn writer(&self) -> Writer {
+        Writer::new(&self.address)
+    }
+
+    /// A command of the program, under the scene's settings and nothing of the environment.
+    pub fn command(&self, state: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).env_clear().current_dir(self.folder.path());
+        command.env("KAFKA_BOOTSTRAP_SERVERS", &self.address).env("TOPIC_PREFIX", &self.prefix);
+        command.env("STATE_DIR", self.path(state)).envs(self.settings.iter().cloned());
+        command
+    }
+
+    /// Starts an instance on a state folder of that name.
+    pub fn start(&self, state: &str) -> Service {
+        self.start_with(state, &[])
+    }
+
+    /// As [`Self::start`], with settings for this process alone.
+    pub fn start_with(&self, state: &str, settings: &[(&str, &str)]) -> Service {
+        let mut command = self.command(state, &["run"]);
+        command.envs(settings.iter().copied());
+        let log = self.path(&format!("{state}-{}.log", self.started.fetch_add(1, Ordering::Relaxed)));
+        Service::spawn(&mut command, log)
+    }
+
+    /// Loses a state folder.
+    pub fn forget(&self, state: &str) {
+        std::fs::remove_dir_all(self.path(state)).expect("removed");
+    }
+
+    /// Runs a command to its end.
+    pub fn call(&self, arguments: &[&str]) -> Output {
+        self.command("none", arguments).output().expect("it runs")
+    }
+}
+
+/// Runs a command that must succeed, outside of any scene.
+pub fn succeed(command: &mut Command) {
+    let output = command.output().expect("it runs");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The program, without a scene.
+pub fn program(folder: &Path) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.env_clear().current_dir(folder);
+    command
+}
