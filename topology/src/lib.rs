@@ -30,6 +30,7 @@ mod emptying;
 pub mod metrics;
 pub mod partitioner;
 pub mod processor;
+mod reaction;
 pub mod record;
 pub mod restore;
 mod restoring;

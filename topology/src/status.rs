@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::record::TopicPartition;
 use crate::topology::TaskId;
 
-/// A task's place in its life; see [`crate::task`] for the chart.
+/// A task's place in its life; the chart is in the header of `task.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Its stores are being brought up to date.
