@@ -16,6 +16,8 @@ use alloc::vec::Vec;
 
 /// Most reasons of one verdict.
 pub const REASONS_MAX: usize = 5;
+/// Most reasons that the one-line explanation names.
+pub const EXPLAINED_MAX: usize = 3;
 
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
@@ -54,17 +56,20 @@ pub fn explain(model: &Model, observation: &Observation, amount: f64) -> Vec<Rea
     reasons
 }
 
-/// The reasons in one line, joined by "; ".
+/// The strongest reasons in one line, at most [`EXPLAINED_MAX`], joined by "; ".
+///
+/// What says nothing new to a person stays out: the bare amount beside its distance from the average, and that the user is known.
 #[must_use]
 pub fn explanation(reasons: &[Reason]) -> String {
-    let mut line = String::new();
-    for (i, reason) in reasons.iter().enumerate() {
-        if i > 0 {
-            line.push_str("; ");
-        }
-        line.push_str(&reason.text);
-    }
-    line
+    let has = |feature: usize| reasons.iter().any(|reason| reason.feature == FEATURE_NAMES[feature]);
+    let beside_average = has(AMOUNT_ZSCORE);
+    let telling = |reason: &&Reason| {
+        let bare_amount = reason.feature == FEATURE_NAMES[LOG_AMOUNT] && beside_average;
+        let known_user = reason.feature == FEATURE_NAMES[IS_NEW_USER] && reason.value == 0.0;
+        !bare_amount && !known_user
+    };
+    let texts: Vec<&str> = reasons.iter().filter(telling).take(EXPLAINED_MAX).map(|reason| reason.text.as_str()).collect();
+    texts.join("; ")
 }
 
 /// A feature's value as people read it.
@@ -124,7 +129,9 @@ fn beside_average(zscore: f64, amount: f64, normal: &Normal) -> String {
 
 fn percentile(share: f64) -> String {
     // 0.5 is the middle: neither side would read as unusual.
-    if share >= 0.5 {
+    if share > 0.995 {
+        "Amount higher than all of this user's payments".to_owned()
+    } else if share >= 0.5 {
         format!("Amount higher than {:.0}% of this user's payments", share * 100.0)
     } else {
         format!("Amount lower than {:.0}% of this user's payments", (1.0 - share) * 100.0)

@@ -6,7 +6,6 @@ mod forests;
 mod profiles;
 mod reference;
 mod scores;
-mod speed;
 mod transactions;
 mod verdicts;
 

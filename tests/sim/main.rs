@@ -1,4 +1,12 @@
 //! Tests that need nothing but this machine.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod backtest;
+mod backtest_reference;
 mod embedded_broker;
+mod scoring;
+mod scoring_bad_input;
+mod scoring_commands;
+mod scoring_invariance;
+mod scoring_placement;
+mod scoring_world;

@@ -19,17 +19,17 @@ mod records;
 mod scene;
 mod service;
 
-// mod at_least_once;
+mod at_least_once;
 // mod bad_input;
 // mod commands;
 mod crashes;
-// mod instances;
-// mod no_broker;
+mod instances;
+mod no_broker;
 // mod offsets;
 // mod partitioning;
 mod sparkov;
-// mod stopping;
-// mod topics;
+mod stopping;
+mod topics;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};

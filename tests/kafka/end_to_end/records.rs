@@ -42,7 +42,6 @@ impl Seen {
 pub struct Tail {
     consumer: BaseConsumer,
     topic: String,
-    partitions: u32,
     /// By partition: at the end of what was there when it was last looked.
     at_end: Vec<bool>,
 }
@@ -64,7 +63,7 @@ impl Tail {
             list.add_partition_offset(topic, partition as i32, Offset::Beginning).expect("a partition");
         }
         consumer.assign(&list).expect("assigned");
-        Self { consumer, topic: topic.to_owned(), partitions, at_end: vec![false; partitions as usize] }
+        Self { consumer, topic: topic.to_owned(), at_end: vec![false; partitions as usize] }
     }
 
     /// The next record, if one comes in time.
@@ -104,16 +103,19 @@ fn partitions_of(consumer: &BaseConsumer, topic: &str) -> u32 {
     })
 }
 
+/// The end of each partition: of all that was written, or (`read_committed`) of what no open transaction can change any more.
+pub fn ends(address: &str, topic: &str, isolation: &str) -> Vec<u64> {
+    let consumer = reading(address, isolation);
+    let end = |partition| consumer.fetch_watermarks(topic, partition as i32, ANSWER).expect("offsets").1 as u64;
+    (0..partitions_of(&consumer, topic)).map(end).collect()
+}
+
 /// All committed records of a topic, once no transaction is open on it: what any reader will ever see of what is there now.
 pub fn read_all(address: &str, topic: &str) -> Vec<Seen> {
+    until(&format!("no transaction is open on {topic}"), || {
+        (ends(address, topic, "read_committed") == ends(address, topic, "read_uncommitted")).then_some(())
+    });
     let mut tail = Tail::new(address, topic);
-    let uncommitted = reading(address, "read_uncommitted");
-    let end = |consumer: &BaseConsumer, partition: u32| consumer.fetch_watermarks(topic, partition as i32, ANSWER).expect("offsets").1;
-    for partition in 0..tail.partitions {
-        until(&format!("no transaction is open on {topic}:{partition}"), || {
-            (end(&tail.consumer, partition) == end(&uncommitted, partition)).then_some(())
-        });
-    }
     let mut all = Vec::new();
     let begun = std::time::Instant::now();
     while tail.at_end.iter().any(|at_end| !at_end) {

@@ -10,10 +10,12 @@ use mangrove::scoring::UserProfile;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::{Offset, TopicPartitionList};
 use state::store::decode_kept;
 use tempfile::TempDir;
 
-use super::records::{Seen, Writer, read_all};
+use super::records::{Seen, Writer, ends, read_all};
 use super::service::Service;
 use crate::world::run;
 
@@ -106,6 +108,29 @@ impl Scene {
             let answer = run(self.admin().delete_groups(&[&group], &AdminOptions::new())).expect("an answer");
             answer[0].is_ok().then_some(())
         });
+    }
+
+    /// The end of each partition of a topic.
+    pub fn ends(&self, topic: &str) -> Vec<u64> {
+        ends(&self.address, topic, "read_uncommitted")
+    }
+
+    /// How many partitions of a topic have an open transaction.
+    pub fn open_transactions(&self, topic: &str) -> usize {
+        let stable = ends(&self.address, topic, "read_committed");
+        stable.iter().zip(self.ends(topic)).filter(|(stable, end)| *stable < end).count()
+    }
+
+    /// Commits offsets of all partitions of a topic, in the name of the group; it must have no members.
+    pub fn commit(&self, topic: &str, offsets: &[u64]) {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.address).set("group.id", self.group()).set("enable.auto.commit", "false");
+        let consumer: BaseConsumer = config.create().expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        for (partition, &offset) in offsets.iter().enumerate() {
+            list.add_partition_offset(topic, partition as i32, Offset::Offset(offset as i64)).expect("a partition");
+        }
+        super::until("the group has no members and takes offsets", || consumer.commit(&list, CommitMode::Sync).ok());
     }
 
     /// All committed records of a topic, by its full name.

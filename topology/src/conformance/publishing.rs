@@ -49,7 +49,7 @@ fn records_survive_as_they_were_sent<H: Harness>(harness: &mut H) {
         Outgoing { to, key: None, value: Some(b"no key"), timestamp: 1_700_000_000_000, headers: &[] },
         Outgoing { to, key: Some(b"tombstone"), value: None, timestamp: 1_500_000_000_000, headers: &headers[..1] },
         Outgoing { to, key: Some(b""), value: Some(b""), timestamp: 1_700_000_000_001, headers: &[] },
-        Outgoing { to, key: Some(&[0, 159, 146, 150]), value: Some(&[255, 0]), timestamp: 0, headers: &[] },
+        Outgoing { to, key: Some(&[0, 159, 146, 150]), value: Some(&[255, 0]), timestamp: 1, headers: &[] },
     ];
     let mut publisher = good("open a publisher", stage.broker.publisher());
     for record in &sent {

@@ -1,0 +1,91 @@
+//! Two instances of one application: both work, each takes over from the other, and one that comes back from the dead does no harm.
+
+use super::feed::Feed;
+use super::ledger::{Ledger, faults, model};
+use super::scene::{PARTITIONS, Scene};
+use super::service::Service;
+use super::until;
+
+const PAYMENTS: usize = 45_000;
+
+fn scene(test: &str) -> Option<Scene> {
+    let scene = Scene::new(test)?.with("KAFKA_SESSION_TIMEOUT_MS", "5000").with("TRANSACTION_TIMEOUT_MS", "5000");
+    Some(scene.with("MODEL_PATH", model().to_str().expect("a plain path")))
+}
+
+/// How many partitions an instance has, and whether all of them run.
+fn tasks(service: &mut Service) -> (usize, bool) {
+    let (status, body) = service.get("/v1/health");
+    assert_eq!(status, 200, "{body}");
+    let health: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let tasks = health["tasks"].as_array().expect("tasks");
+    (tasks.len(), tasks.iter().all(|task| task["phase"] == "running"))
+}
+
+/// Waits until two instances share the partitions in halves and all of them run.
+fn share(a: &mut Service, b: &mut Service) {
+    let half = PARTITIONS as usize / 2;
+    until("each instance runs half of the partitions", || {
+        (tasks(a) == (half, true) && tasks(b) == (half, true)).then_some(())
+    });
+}
+
+fn records(service: &mut Service) -> u64 {
+    service.metric("mangrove_records_total")
+}
+
+#[test]
+fn two_instances_share_take_over_and_share_again() {
+    let Some(scene) = scene("two") else { return };
+    let ledger = Ledger::made(&scene.path("payments.csv"), PAYMENTS);
+    let expected = ledger.verdicts(&scene, model());
+    scene.create("transactions", PARTITIONS, &[]);
+    let mut a = scene.start("a");
+    a.restored(PARTITIONS as usize);
+    let mut feed = Feed::new(&scene, &ledger.payments);
+    feed.reach(PAYMENTS / 6);
+    // While payments flow a second one takes its half.
+    let mut b = scene.start("b");
+    feed.reach(PAYMENTS / 3);
+    share(&mut a, &mut b);
+    let before = (records(&mut a), records(&mut b));
+    feed.reach(PAYMENTS / 2);
+    let after = (records(&mut a), records(&mut b));
+    assert!(after.0 > before.0 && after.1 > before.1, "both work: from {before:?} to {after:?}");
+    b.kill();
+    feed.reach(PAYMENTS * 2 / 3);
+    until("the other one runs all partitions", || (tasks(&mut a) == (PARTITIONS as usize, true)).then_some(()));
+    let mut b = scene.start("b");
+    b.restored(PARTITIONS as usize / 2);
+    share(&mut a, &mut b);
+    feed.finish(PAYMENTS);
+    assert!(records(&mut b) > 0, "the one that came back works");
+    a.stop();
+    b.stop();
+    assert_eq!(faults(&scene.read(&scene.topic("verdicts")), &expected, true), "");
+    assert_eq!(scene.profiles(), ledger.profiles());
+}
+
+#[test]
+fn one_that_was_frozen_and_replaced_does_no_harm_when_it_wakes() {
+    let Some(scene) = scene("frozen") else { return };
+    let ledger = Ledger::made(&scene.path("payments.csv"), PAYMENTS);
+    let expected = ledger.verdicts(&scene, model());
+    scene.create("transactions", PARTITIONS, &[]);
+    let (mut a, mut b) = (scene.start("a"), scene.start("b"));
+    share(&mut a, &mut b);
+    let mut feed = Feed::new(&scene, &ledger.payments);
+    feed.reach(PAYMENTS / 4);
+    // It sleeps, with records in hand, for longer than its session and its transaction last.
+    b.signal("STOP");
+    feed.reach(PAYMENTS / 2);
+    until("the other one runs all partitions", || (tasks(&mut a) == (PARTITIONS as usize, true)).then_some(()));
+    b.signal("CONT");
+    feed.reach(PAYMENTS * 3 / 4);
+    share(&mut a, &mut b);
+    feed.finish(PAYMENTS);
+    a.stop();
+    b.stop();
+    assert_eq!(faults(&scene.read(&scene.topic("verdicts")), &expected, true), "");
+    assert_eq!(scene.profiles(), ledger.profiles());
+}

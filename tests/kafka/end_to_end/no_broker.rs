@@ -1,0 +1,94 @@
+//! A broker that is not there, comes later, goes and comes back.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::feed::Feed;
+use super::ledger::{Ledger, faults, model};
+use super::scene::{PARTITIONS, Scene};
+
+/// An address where nothing listens.
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").to_string()
+}
+
+#[test]
+fn an_absent_broker_is_named_and_waited_for() {
+    let address = free_address();
+    let scene = Scene::at(address.clone(), "absent");
+    let mut service = scene.start("a");
+    let said = service.says("that the broker does not answer", |line| {
+        let about_it = line["message"].as_str()?.contains("broker does not answer");
+        line["what"].as_str().filter(|_| about_it).map(str::to_owned)
+    });
+    for part in [address.as_str(), "Is it running", "security.protocol", "Connection refused"] {
+        assert!(said.contains(part), "{part} in: {said}");
+    }
+    assert!(service.lives());
+    service.stop();
+}
+
+#[test]
+fn check_tells_that_a_broker_is_absent() {
+    let address = free_address();
+    let scene = Scene::at(address.clone(), "checked");
+    assert_eq!(scene.call(&["check"]).status.code(), Some(0), "without --connect nobody is asked");
+    let output = scene.call(&["check", "--connect"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("wrong") && line.contains(&address)), "{said}");
+}
+
+/// A broker of this test's own, stopped when dropped.
+struct Broker {
+    folder: PathBuf,
+}
+
+impl Broker {
+    fn script(&self, action: &str, port: &[&str]) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka.sh");
+        let mut command = Command::new(script);
+        command.arg(action).arg(&self.folder).args(port).env("KAFKA_HEAP", "256m");
+        let output = command.output().expect("the script runs");
+        assert!(output.status.success(), "kafka.sh {action}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.script("kill", &[]);
+    }
+}
+
+#[test]
+fn a_broker_that_comes_late_and_crashes_is_waited_for() {
+    const PAYMENTS: usize = 20_000;
+    if crate::world::address("end_to_end::late").is_none() {
+        return;
+    }
+    let address = free_address();
+    let (_, port) = address.split_once(':').expect("a port");
+    let scene = Scene::at(address.clone(), "late").with("MODEL_PATH", model().to_str().expect("a plain path"));
+    let ledger = Ledger::made(&scene.path("payments.csv"), PAYMENTS);
+    let expected = ledger.verdicts(&scene, model());
+    let mut service = scene.start("a");
+    service.says("that the broker does not answer", |line| {
+        line["message"].as_str()?.contains("broker does not answer").then_some(())
+    });
+    let broker = Broker { folder: scene.path("broker") };
+    broker.script("start", &[port]);
+    service.restored(PARTITIONS as usize);
+    let mut feed = Feed::new(&scene, &ledger.payments);
+    feed.reach(PAYMENTS / 3);
+    broker.script("kill", &[]);
+    broker.script("start", &[port]);
+    feed.reach(PAYMENTS * 2 / 3);
+    assert_eq!(service.get("/livez").0, 200);
+    feed.finish(PAYMENTS);
+    assert_eq!(faults(&scene.read(&scene.topic("verdicts")), &expected, true), "");
+    // And one that is gone for good holds nobody up for long.
+    broker.script("kill", &[]);
+    service.stop();
+}
