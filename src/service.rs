@@ -19,8 +19,9 @@ use crate::instance::{Blueprint, Identity, Instance, Stop};
 use crate::broker::embedded::{Durability, EmbeddedBroker, EmbeddedOptions};
 use crate::broker::kafka::{KafkaBroker, KafkaConfig};
 
-/// The longest a drain may take.
-const DRAIN: Duration = Duration::from_secs(10);
+/// The longest that the end may take, and of it the workers' last commits: a broker that is gone keeps neither waiting for longer.
+const END: Duration = Duration::from_secs(9);
+const DRAIN: Duration = Duration::from_secs(7);
 /// How often a running instance is looked after.
 const LOOK: Duration = Duration::from_millis(100);
 /// Between two rounds of the embedded broker's retention and compaction.
@@ -104,7 +105,7 @@ pub fn embedded(settings: &Settings, blueprint: &Blueprint) -> Result<Arc<Embedd
 /// # Errors
 /// What made it stop, where that was not a signal.
 pub fn run(settings: &Settings) -> Result<(), Failure> {
-    let identity = Identity::lock(&settings.state_dir)?;
+    let identity = Identity::lock(&settings.state_dir, settings.instance_id.as_deref())?;
     let blueprint = Blueprint::new(settings)?;
     match settings.broker {
         BrokerKind::Kafka => serve(settings, identity, kafka(settings, &blueprint)?, blueprint, &mut Nobody, &|_| {}),
@@ -154,12 +155,14 @@ pub fn serve<B: Broker>(
     };
     info!(instance = instance.name, application = instance.topology.application(), "instance runs");
     let outcome = attend(&instance, &broker, attendant, housekeeping, &stop);
+    let ending = crate::clock::monotonic();
     let drained = instance.stop(DRAIN);
     let _ = shut.send(true);
     if let Some(server) = server {
-        let _late = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), server).await });
+        let left = END.saturating_sub(crate::clock::since(ending));
+        let _late = runtime.block_on(async { tokio::time::timeout(left, server).await });
     }
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_millis(500));
     outcome?;
     drained?;
     attendant.end()

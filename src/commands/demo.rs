@@ -52,7 +52,7 @@ impl Args {
 /// # Errors
 /// When a part fails; what is committed stays, and the next start goes on from there.
 pub fn run(args: Args, settings: Settings) -> Result<(), Failure> {
-    let identity = Identity::lock(&settings.state_dir)?;
+    let identity = Identity::lock(&settings.state_dir, settings.instance_id.as_deref())?;
     let blueprint = Blueprint::new(&settings)?;
     let broker = service::embedded(&settings, &blueprint)?;
     let rate = match (args.rate, args.records) {

@@ -7,7 +7,7 @@ use super::fault::Fault;
 use super::parse::TOPIC_NAME_MAX;
 use super::source::Origin;
 use super::table::Settings;
-use super::values::{BrokerKind, Role};
+use super::values::{BrokerKind, InputPartitioning, ProcessingGuarantee, Role};
 
 /// The longest ending that we put behind `APPLICATION_ID` for a topic of our own (`-profiles-changelog` and the like).
 const OWN_TOPIC_ENDING_MAX: usize = 32;
@@ -17,6 +17,21 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     check_times(settings, faults);
     check_topics(settings, faults);
     check_folders(settings, faults);
+    check_guarantee(settings, faults);
+}
+
+/// Without transactions a replayed first stage would write a payment into the repartition topic twice, and nothing would know it again.
+fn check_guarantee(settings: &Settings, faults: &mut Vec<Fault>) {
+    let replays = settings.processing_guarantee == ProcessingGuarantee::AtLeastOnce;
+    if replays && settings.input_partitioning == InputPartitioning::Any {
+        faults.push(Fault::of_value(
+            "INPUT_PARTITIONING",
+            origin(settings, "INPUT_PARTITIONING"),
+            "any",
+            "needs PROCESSING_GUARANTEE=exactly_once: a crash would count payments twice on their way through the repartition topic",
+            "murmur2, or exactly_once",
+        ));
+    }
 }
 
 fn origin(settings: &Settings, variable: &str) -> Origin {

@@ -44,6 +44,10 @@ settings! {
     APPLICATION_ID => application_id: String as NamePart<1> = Text("mangrove");
     /// The folder of the local state. One process holds it at a time; its id gives a restart its partitions back.
     STATE_DIR => state_dir: PathBuf as FilePath = Text("./data/state");
+    /// The instance's name within the group: under the same name a restart gets its partitions back at once, even with its
+    /// folder lost. A pod's or host's name does; two running instances must not share one.
+    INSTANCE_ID => instance_id: Option<String> as Optional<NamePart<1>> =
+        Unset { means: "a random name, kept in STATE_DIR" };
     /// What this instance does. Of the roles, this version has stream and api; the others are accepted and have no
     /// effect yet.
     ROLES => roles: Roles as RoleList = Text("stream,api,projection,schedule,notify");

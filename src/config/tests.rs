@@ -72,6 +72,14 @@ fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_command() {
 }
 
 #[test]
+fn repartitioning_needs_transactions() {
+    let any = ("INPUT_PARTITIONING", "any");
+    assert!(load(&[any]).is_ok());
+    let faults = load(&[any, ("PROCESSING_GUARANTEE", "at_least_once")]).unwrap_err();
+    assert!(texts(&faults).contains("PROCESSING_GUARANTEE=exactly_once"), "{}", texts(&faults));
+}
+
+#[test]
 fn all_that_is_wrong_is_named_at_once() {
     let long = "x".repeat(100);
     let faults = load(&[

@@ -12,7 +12,7 @@ use super::InstanceError;
 /// A locked state folder.
 #[derive(Debug)]
 pub struct Identity {
-    /// The instance's name: 12 hexadecimal digits.
+    /// The instance's name: as given, or 12 hexadecimal digits.
     pub name: String,
     /// The folder.
     pub folder: PathBuf,
@@ -20,11 +20,11 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Locks the folder (creating it if need be) and reads or makes its name.
+    /// Locks the folder (creating it if need be); the name is the one given, else the folder's, else a new one.
     ///
     /// # Errors
     /// Where another process holds the folder, or it cannot be written.
-    pub fn lock(folder: &Path) -> Result<Self, InstanceError> {
+    pub fn lock(folder: &Path, given: Option<&str>) -> Result<Self, InstanceError> {
         let failed = |what: &str, why: std::io::Error| {
             InstanceError(format!("{what} {}: {why}. Check STATE_DIR and its permissions", folder.display()))
         };
@@ -41,6 +41,9 @@ impl Identity {
             Err(TryLockError::Error(why)) => return Err(failed("cannot lock", why)),
         }
         let path = folder.join("instance-id");
+        if let Some(name) = given {
+            return Ok(Self { name: name.to_owned(), folder: folder.to_owned(), _lock: lock });
+        }
         let name = match std::fs::read_to_string(&path) {
             Ok(name) if name.len() == 12 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) => name,
             _ => {
@@ -68,11 +71,12 @@ mod tests {
     #[test]
     fn a_folder_has_one_holder_and_keeps_its_name() {
         let folder = tempfile::tempdir().expect("a folder");
-        let first = Identity::lock(folder.path()).expect("free");
-        let refused = Identity::lock(folder.path()).expect_err("held");
+        let first = Identity::lock(folder.path(), None).expect("free");
+        let refused = Identity::lock(folder.path(), None).expect_err("held");
         assert!(refused.to_string().contains("another running instance"), "{refused}");
         let name = first.name.clone();
         drop(first);
-        assert_eq!(Identity::lock(folder.path()).expect("free again").name, name);
+        assert_eq!(Identity::lock(folder.path(), Some("pod-1")).expect("free again").name, "pod-1");
+        assert_eq!(Identity::lock(folder.path(), None).expect("free again").name, name);
     }
 }

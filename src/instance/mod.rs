@@ -124,7 +124,7 @@ impl Instance {
     ) -> Result<Option<Self>, InstanceError> {
         let Blueprint { topology, model, params } = blueprint;
         let creation = Creation { allowed: settings.create_topics, partitions: settings.topic_partitions };
-        let Some(found) = ensure(&**broker, &topology, creation, &|| stop.raised())? else { return Ok(None) };
+        let Some(found) = ensure(broker, &topology, creation, &|| stop.raised())? else { return Ok(None) };
         let Found { partitions, dead_letter_max_bytes } = found;
         let backend = open_store(&identity.folder, settings.memory_limit)?;
         let clock = Arc::new(RealClock);

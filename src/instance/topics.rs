@@ -1,5 +1,7 @@
 //! Topics at start: what exists is checked, what is missing is created where allowed.
 
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use topology::broker::{Broker, BrokerError, Cleanup, Reaction, TopicInfo, TopicSpec};
@@ -11,12 +13,14 @@ use super::InstanceError;
 
 /// Milliseconds that a changelog keeps tombstones: a store on disk that is older is rebuilt.
 pub const TOMBSTONE_RETENTION_MS: u64 = 7 * 24 * 3_600_000;
-/// What a dead letter may be larger than its record: our headers.
-const DEAD_LETTER_EXTRA: u32 = 16 << 10;
+/// What a dead letter or a repartitioned record may be larger than the input's record: our headers.
+const WRAPPED_EXTRA: u32 = 16 << 10;
 /// Kafka's own default for `max.message.bytes`.
 const DEFAULT_MESSAGE_BYTES: u32 = 1_048_588;
 /// Between two attempts to reach a broker that does not answer.
 const RETRY: Duration = Duration::from_secs(2);
+/// How soon a stop is noticed.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What the broker has, as the engine needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +46,7 @@ pub struct Creation {
 /// # Errors
 /// Missing topics that may not be created, partition counts that do not match, a refusal of the broker.
 pub fn ensure<B: Broker>(
-    broker: &B,
+    broker: &Arc<B>,
     topology: &Topology,
     creation: Creation,
     stopped: &dyn Fn() -> bool,
@@ -60,7 +64,7 @@ pub fn ensure<B: Broker>(
         }
         for spec in specs(topology, &infos, creation.partitions) {
             info!(topic = spec.name, partitions = spec.partitions, "creating a topic");
-            if retry(stopped, || broker.create(&spec))?.is_none() {
+            if retry(broker, stopped, move |broker| broker.create(&spec))?.is_none() {
                 return Ok(None);
             }
         }
@@ -76,7 +80,7 @@ pub fn ensure<B: Broker>(
 
 /// A created topic shows up in the metadata a little later.
 fn await_all<B: Broker>(
-    broker: &B,
+    broker: &Arc<B>,
     topology: &Topology,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Option<Vec<Option<TopicInfo>>>, InstanceError> {
@@ -91,32 +95,57 @@ fn await_all<B: Broker>(
 }
 
 fn describe<B: Broker>(
-    broker: &B,
+    broker: &Arc<B>,
     topology: &Topology,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Option<Vec<Option<TopicInfo>>>, InstanceError> {
     let topics: Vec<TopicId> = topology.topics().iter().map(|(topic, _)| topic).collect();
-    retry(stopped, || broker.describe(&topics))
+    retry(broker, stopped, move |broker| broker.describe(&topics))
 }
 
 /// None where `stopped` came before an answer.
-fn retry<T>(stopped: &dyn Fn() -> bool, mut act: impl FnMut() -> Result<T, BrokerError>) -> Result<Option<T>, InstanceError> {
+fn retry<B: Broker, T: Send + 'static>(
+    broker: &Arc<B>,
+    stopped: &dyn Fn() -> bool,
+    question: impl Fn(&B) -> Result<T, BrokerError> + Clone + Send + 'static,
+) -> Result<Option<T>, InstanceError> {
     let mut said = None;
     loop {
-        match act() {
-            Ok(done) => return Ok(Some(done)),
-            Err(BrokerError { reaction: Reaction::Retry, .. }) if stopped() => return Ok(None),
-            Err(BrokerError { reaction: Reaction::Retry, what }) => {
+        match ask(broker, stopped, question.clone()) {
+            None => return Ok(None),
+            Some(Ok(answer)) => return Ok(Some(answer)),
+            Some(Err(BrokerError { reaction: Reaction::Retry, what })) => {
                 if said.as_ref() != Some(&what) {
                     warn!(what, "the broker does not answer; trying again");
                     said = Some(what);
                 }
                 let until = crate::clock::monotonic() + RETRY;
                 while !stopped() && crate::clock::monotonic() < until {
-                    pause(Duration::from_millis(50));
+                    pause(LOOK);
                 }
             }
-            Err(why) => return Err(InstanceError(why.to_string())),
+            Some(Err(why)) => return Err(InstanceError(why.to_string())),
+        }
+    }
+}
+
+/// Asks beside this thread: an answer may take as long as the broker's time-outs, and who is told to stop waits for none of them.
+fn ask<B: Broker, T: Send + 'static>(
+    broker: &Arc<B>,
+    stopped: &dyn Fn() -> bool,
+    question: impl FnOnce(&B) -> Result<T, BrokerError> + Send + 'static,
+) -> Option<Result<T, BrokerError>> {
+    let (answer, answered) = sync_channel(1);
+    let broker = Arc::clone(broker);
+    // An answer that nobody waits for any more is dropped.
+    let asking = std::thread::Builder::new().name("asking".into()).spawn(move || drop(answer.send(question(&broker))));
+    asking.expect("invariant: the system has threads at start");
+    loop {
+        match answered.recv_timeout(LOOK) {
+            Ok(answer) => return Some(answer),
+            Err(RecvTimeoutError::Timeout) if stopped() => return None,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => panic!("invariant: asking does not panic"),
         }
     }
 }
@@ -146,11 +175,17 @@ fn specs(topology: &Topology, infos: &[Option<TopicInfo>], default_partitions: u
         } else {
             Cleanup::Delete { retention_ms: None }
         };
-        let dead = Some(topic) == topology.dead_letters();
-        let max_message_bytes = dead.then(|| input_bytes.unwrap_or(DEFAULT_MESSAGE_BYTES).saturating_add(DEAD_LETTER_EXTRA));
+        let wraps = Some(topic) == topology.dead_letters() || is_repartition(topology, topic);
+        let max_message_bytes = wraps.then(|| input_bytes.unwrap_or(DEFAULT_MESSAGE_BYTES).saturating_add(WRAPPED_EXTRA));
         TopicSpec { name: name.to_owned(), partitions, cleanup, max_message_bytes }
     };
     topology.topics().iter().filter(|&(topic, _)| known(topic).is_none()).map(spec).collect()
+}
+
+/// A topic between two sub-topologies holds records of the input as they are, and headers of ours.
+fn is_repartition(topology: &Topology, topic: TopicId) -> bool {
+    let subs = topology.subs();
+    subs.iter().any(|sub| sub.outputs.contains(&topic)) && subs.iter().any(|sub| sub.inputs.contains(&topic))
 }
 
 /// Co-partitioned topics must agree; a changelog and the decisions must have as many partitions as their lead.

@@ -1,8 +1,9 @@
 //! The first stage under `INPUT_PARTITIONING=any`: each payment goes to its user's partition, as it is, with where it came from in
 //! headers: they make the verdict's id, so that the id names the record that the producer wrote.
 
-use models::{Limits, Transaction};
-use topology::processor::{Context, Processor, Result};
+use models::{Cause, Limits, Transaction};
+use topology::broker::{BrokerError, Reaction};
+use topology::processor::{Context, ProcessError, Processor, Result};
 use topology::record::{Batch, Header, Record};
 
 /// `topic:partition:offset` of the record as the producer wrote it.
@@ -32,7 +33,13 @@ impl Processor for ByUser {
                     let origin = origin(context, &record);
                     let mut headers: Vec<Header<'_>> = record.headers().filter(|header| header.name != ORIGIN).collect();
                     headers.push(Header { name: ORIGIN, value: Some(origin.as_bytes()) });
-                    context.emit_with(0, payment.user_id.as_bytes(), value, record.timestamp, &headers)?;
+                    match context.emit_with(0, payment.user_id.as_bytes(), value, record.timestamp, &headers) {
+                        // The topic was not created by us, or the input takes larger records by now.
+                        Err(ProcessError::Broker(BrokerError { reaction: Reaction::TooLarge, what })) => {
+                            context.dead_letter(&record, Cause::TooLarge.as_str(), &what)?;
+                        }
+                        sent => sent?,
+                    }
                 }
                 Err(why) => context.dead_letter(&record, why.cause.as_str(), &why.to_string())?,
             }

@@ -49,12 +49,7 @@ impl Backend for Counting {
         self.inner.get(partition, key)
     }
 
-    fn multi_get(
-        &self,
-        partition: &StorePartition,
-        keys: &[&[u8]],
-        found: &mut dyn FnMut(usize, Option<&[u8]>),
-    ) -> Result<()> {
+    fn multi_get(&self, partition: &StorePartition, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
         self.asked.fetch_add(keys.len() as u64, Ordering::Relaxed);
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.inner.multi_get(partition, keys, found)

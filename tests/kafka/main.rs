@@ -4,12 +4,12 @@
 //! loudly that it was skipped, and adds a line to the file that `MANGROVE_SKIPS` names. Topics, groups and identities are new for each
 //! test, so any broker will do and tests run side by side. Failure detection is fast only where `group.min.session.timeout.ms` allows it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 #![expect(clippy::disallowed_methods, reason = "tests of real time against a real broker, whose address the environment names")]
 
 mod at_least_once;
 mod configuration;
 mod conformance;
+mod end_to_end;
 mod fetching;
 mod membership;
 mod reading;

@@ -108,7 +108,13 @@ fn times() -> Vec<Case> {
 }
 
 fn run(exactly_once: bool, cases: &[Case]) -> (World, BTreeMap<String, &'static str>) {
-    let options = DriverOptions { partitions: 2, exactly_once, max_poll_records: 7, ..DriverOptions::default() };
+    let options = DriverOptions {
+        partitions: 2,
+        exactly_once,
+        max_poll_records: 7,
+        input_max_bytes: Some(32 << 20),
+        ..DriverOptions::default()
+    };
     let mut world = World::new(&ScoringParams::default(), options);
     let here = world.partition_of("ann");
     let mut want = BTreeMap::new();

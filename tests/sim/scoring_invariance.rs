@@ -105,12 +105,8 @@ fn undisturbed(events: &[Event], exactly_once: bool) -> Left {
 fn options() -> impl Strategy<Value = DriverOptions> {
     let polls = prop_oneof![Just(1usize), 2..40usize];
     let cache = prop_oneof![Just(0usize), Just(3_000), Just(1 << 20)];
-    (polls, cache, 1..20usize, any::<bool>()).prop_map(|(max_poll_records, cache_bytes, max_changed, exactly_once)| DriverOptions {
-        max_poll_records,
-        cache_bytes,
-        max_changed,
-        exactly_once,
-        ..DriverOptions::default()
+    (polls, cache, 1..20usize, any::<bool>()).prop_map(|(max_poll_records, cache_bytes, max_changed, exactly_once)| {
+        DriverOptions { max_poll_records, cache_bytes, max_changed, exactly_once, ..DriverOptions::default() }
     })
 }
 
@@ -148,7 +144,7 @@ fn some_events() -> Vec<Event> {
         user: (n % 7) as u8,
         cents: n * n * 37 % 9_000,
         merchant: (n % 11) as u8,
-        step_s: if n % 9 == 0 { -4_000 } else { 700 },
+        step_s: if n.is_multiple_of(9) { -4_000 } else { 700 },
         broken: n % 13 == 5,
     };
     (0..45).map(event).collect()
@@ -181,7 +177,7 @@ fn a_crash_at_any_call_changes_nothing() {
     let events = some_events();
     for exactly_once in [true, false] {
         let want = undisturbed(&events, exactly_once);
-        assert_eq!(want.verdicts.len() + want.dead.len(), if exactly_once { 45 } else { want.verdicts.len() + want.dead.len() });
+        assert_eq!(want.verdicts.len(), events.iter().filter(|event| !event.broken).count());
         let mut deaths = 0;
         for nth in 0.. {
             let mut alive = true;
@@ -212,5 +208,5 @@ fn the_verdicts_of_a_user_are_in_the_order_of_the_payments() {
         let before = last.insert(record.partition.partition, offset);
         assert!(before.is_none_or(|before| before < offset), "{id} comes after {before:?}");
     }
-    assert_eq!(last.len(), PARTITIONS as usize);
+    assert!(last.len() > 1, "more than one partition has users");
 }

@@ -65,6 +65,7 @@ impl<B: Broker> Worker<B> {
         set.clear();
         self.set = set;
         self.progress += 1;
+        self.damaged = None;
         Metrics::add(&self.metrics.changelog_records_total, written);
         counters.publish(&self.metrics);
         let micros = self.clock.monotonic_us() - began_us;

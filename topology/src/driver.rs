@@ -44,6 +44,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -75,6 +76,8 @@ pub struct DriverOptions {
     pub max_poll_records: usize,
     /// Changed values that make a commit due.
     pub max_changed: usize,
+    /// The largest record that input topics take, in bytes; none is the broker's default.
+    pub input_max_bytes: Option<u32>,
     /// The largest dead letter, in bytes.
     pub dead_letter_max_bytes: usize,
     /// Where a task with state but without committed offsets begins.
@@ -89,6 +92,7 @@ impl Default for DriverOptions {
             cache_bytes: 64 << 20,
             max_poll_records: 5_000,
             max_changed: 50_000,
+            input_max_bytes: None,
             dead_letter_max_bytes: 1 << 20,
             start_from: StartFrom::Refuse,
         }
@@ -142,7 +146,9 @@ impl TestDriver {
                 Cleanup::Delete { retention_ms: None }
             };
             let partitions = options.partitions;
-            let spec = TopicSpec { name: name.to_owned(), partitions, cleanup, max_message_bytes: None };
+            let is_input = topology.subs().iter().any(|sub| sub.inputs.contains(&topic));
+            let max_message_bytes = if is_input { options.input_max_bytes } else { None };
+            let spec = TopicSpec { name: name.to_owned(), partitions, cleanup, max_message_bytes };
             sim.create(&spec).expect("invariant: the table has the topic");
         }
         let publisher = sim.publisher().expect("invariant: no faults are set yet");
@@ -226,8 +232,11 @@ impl TestDriver {
     pub fn run(&mut self) -> Result<(), Halt> {
         self.publisher.flush().expect("the simulated broker takes what a test pipes");
         for _ in 0..1_000_000 {
-            let worker = self.worker.as_mut().expect("the driver's worker was crashed: restart() it");
+            let worker = self.worker.as_mut().expect("invariant: started when it was made and after each crash");
+            let commits = self.metrics.commits_total.load(Ordering::Relaxed);
             match worker.step(Duration::ZERO)? {
+                // What a commit has just made visible may be another sub-topology's input.
+                Step::Idle if self.metrics.commits_total.load(Ordering::Relaxed) != commits => {}
                 Step::Idle if worker.is_settled() && worker.has_tasks() => return Ok(()),
                 Step::Worked => {}
                 Step::Idle | Step::Backoff => self.sim.advance(1),

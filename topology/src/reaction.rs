@@ -17,6 +17,13 @@ impl<B: Broker> Worker<B> {
     /// Voids everything uncommitted and sends all tasks back to restoring: from there they go on at the committed offsets.
     pub(crate) fn abort(&mut self) -> Result<(), ProcessError> {
         let open = self.open.take().is_some();
+        let voided = self.suspend_all(open);
+        // What could not be aborted is still open in the producer: only a new one is rid of it, whoever asked for the abort.
+        self.reopen |= open && voided.is_err();
+        voided
+    }
+
+    fn suspend_all(&mut self, open: bool) -> Result<(), ProcessError> {
         let ids: Vec<TaskId> = self.tasks.keys().copied().collect();
         self.reader = None;
         let now_ms = self.clock.now_ms();
@@ -65,7 +72,12 @@ impl<B: Broker> Worker<B> {
                 }
                 _ => Err(self.halt(what)),
             },
+            ProcessError::Backend(BackendError::Corrupt { partition, what }) if self.damaged.as_ref() == Some(&partition) => {
+                // Restored, and damaged again before anything was committed: the damage is in the changelog.
+                Err(self.halt(format!("the changelog of {partition} holds a value that cannot be read: {what}")))
+            }
             ProcessError::Backend(BackendError::Corrupt { partition, what }) => {
+                self.damaged = Some(partition.clone());
                 error!(store = %partition, what, "a store is damaged: it is dropped and restored from its changelog");
                 Metrics::add(&self.metrics.stores_rebuilt_total, 1);
                 match self.shared.backend.drop_partition(&partition) {

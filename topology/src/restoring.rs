@@ -21,8 +21,9 @@ use crate::worker::Worker;
 const BITE_RECORDS: usize = 100_000;
 /// How long a step waits for changelog records when nothing else is to be done.
 const BITE_WAIT: Duration = Duration::from_millis(20);
-/// How long the group may take to answer for committed offsets in one step.
+/// How long the group may take to answer for committed offsets in one step, when nothing else is to be done and when tasks run.
 const COMMITTED_WAIT: Duration = Duration::from_millis(1000);
+const COMMITTED_WAIT_RUNNING: Duration = Duration::from_millis(250);
 
 impl<B: Broker> Worker<B> {
     /// Restores a bite; true where there was something to restore.
@@ -54,12 +55,14 @@ impl<B: Broker> Worker<B> {
     /// Reads the facts of one task and decides what its stores need.
     fn plan_restore(&mut self, id: TaskId) -> Result<(), ProcessError> {
         let now_ms = self.clock.now_ms();
+        let running = self.tasks.values().any(|task| task.phase == Phase::Running);
+        let wait = if running { COMMITTED_WAIT_RUNNING } else { COMMITTED_WAIT };
         let reader = self.reader.as_mut().expect("invariant: made before planning");
         let member = self.member.as_mut().expect("invariant: tasks belong to a member");
         let task = self.tasks.get_mut(&id).expect("invariant: listed by the caller");
         let froms: Vec<TopicPartition> = task.inputs.iter().map(|input| input.from).collect();
         // First the committed offsets: the answer waits for a dead owner's transaction to end. Then the changelog's end.
-        let committed = member.committed(&froms, COMMITTED_WAIT)?;
+        let committed = member.committed(&froms, wait)?;
         let topics = self.shared.topology.topics();
         task.restores.clear();
         for (store, log) in task.stores.iter().zip(&task.changelogs) {
@@ -99,7 +102,8 @@ impl<B: Broker> Worker<B> {
             });
         }
         task.decisions = match self.shared.topology.subs()[usize::from(id.sub)].decisions {
-            Some(topic) if !self.config.exactly_once => {
+            // Without the group's offsets they tell how far the inputs were processed.
+            Some(topic) if !self.config.exactly_once || committed[0].is_none() => {
                 let from = TopicPartition { topic, partition: id.partition };
                 let bounds = reader.bounds(from)?;
                 if bounds.start < bounds.end {
@@ -228,8 +232,8 @@ impl<B: Broker> Worker<B> {
         let topics = self.shared.topology.topics().clone();
         let member = self.member.as_mut().expect("invariant: tasks belong to a member");
         let task = self.tasks.get_mut(&id).expect("invariant: listed by the caller");
-        let lead_mark = task.restores.iter().map(|progress| progress.lead_mark).max().unwrap_or(0);
-        let stateful = task.restores.iter().any(|progress| progress.until > 0 && progress.lead_mark > 0);
+        let lead_mark = lead_included(task, exactly_once);
+        let stateful = lead_mark > 0 && task.restores.iter().any(|progress| progress.until > 0);
         let mut anew = false;
         for at in 0..task.inputs.len() {
             let from = task.inputs[at].from;
@@ -278,6 +282,9 @@ impl<B: Broker> Worker<B> {
                         ));
                     }
                 },
+                None if stateful && start_from == StartFrom::Changelog => {
+                    included(task, topics.name(from.topic), lead_mark, exactly_once).max(bounds.start)
+                }
                 None => bounds.start,
             };
             task.inputs[at].next = next;
@@ -286,6 +293,24 @@ impl<B: Broker> Worker<B> {
         }
         Ok(anew)
     }
+}
+
+/// How far the state includes the lead: by the positions kept with it, its values' marks, and what exactly-once committed with it.
+fn lead_included(task: &Task, exactly_once: bool) -> u64 {
+    let decided = task.decisions.iter().flat_map(|(_, _, found)| found).map(|decision| decision.after);
+    let decided = decided.filter(|_| exactly_once);
+    task.restores.iter().map(|progress| progress.lead_mark).chain(decided).max().unwrap_or(0)
+}
+
+/// How far it includes another input. Under exactly-once a decision was committed with its effect; without transactions its effect is
+/// in the changelog if that of a later record of the lead is.
+fn included(task: &Task, name: &str, lead_mark: u64, exactly_once: bool) -> u64 {
+    let kept = task.restores.iter().flat_map(|progress| &progress.positions.inputs);
+    let kept = kept.filter(|(input, _)| input == name).map(|(_, next)| *next);
+    let decided = task.decisions.iter().flat_map(|(_, _, found)| found);
+    let decided =
+        decided.filter(|decision| decision.topic.as_deref() == Some(name) && (exactly_once || decision.after < lead_mark));
+    kept.chain(decided.filter_map(|decision| decision.offset.map(|offset| offset + 1))).max().unwrap_or(0)
 }
 
 fn stop<T>(why: String) -> Result<T, ProcessError> {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use state::backend::{Backend, WriteSet};
+use state::backend::{Backend, StorePartition, WriteSet};
 use state::store::StoreOptions;
 use tracing::{debug, info, warn};
 
@@ -24,6 +24,9 @@ use crate::topology::{TaskId, Topology};
 
 /// Arena memory that stays between polls.
 const KEEP_ARENA_BYTES: usize = 8 << 20;
+
+/// How long a worker that restores waits for input: the changelog is what it is busy with.
+const RESTORING_WAIT: Duration = Duration::from_millis(1);
 
 /// How a worker works.
 #[derive(Clone, Debug)]
@@ -105,6 +108,8 @@ pub struct Worker<B: Broker> {
     pub(crate) working: bool,
     /// What the group decided and was not acknowledged yet.
     pub(crate) pending: Option<Event>,
+    /// The store dropped for damage since the last commit.
+    pub(crate) damaged: Option<StorePartition>,
     pub(crate) reopen: bool,
     pub(crate) quiet: bool,
     pub(crate) progress: u64,
@@ -161,6 +166,7 @@ impl<B: Broker> Worker<B> {
             fetched: Fetched::default(),
             working: false,
             pending: None,
+            damaged: None,
             reopen: false,
             quiet: false,
             progress: 0,
@@ -228,7 +234,7 @@ impl<B: Broker> Worker<B> {
 
     fn poll_wait(&self, wait: Duration) -> Duration {
         if self.tasks.values().any(|task| task.phase == Phase::Restoring) {
-            return Duration::ZERO;
+            return wait.min(RESTORING_WAIT);
         }
         let Some(open) = self.open else { return wait };
         let age_us = self.clock.monotonic_us().saturating_sub(open.since_us);

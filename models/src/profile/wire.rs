@@ -23,6 +23,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 const BINS_MAX: usize = BUCKET_MAX as usize + 1;
 const NAMES_MAX: usize = MERCHANTS_MAX * MERCHANT_BYTES_MAX;
 
+/// Bytes in one go: in bincode they are what a sequence of `u8` is.
+struct Bytes<'a>(&'a [u8]);
+
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(self.0)
+    }
+}
+
 /// An iterator of exactly known length that serialises as a sequence, so that writing allocates nothing.
 struct Seq<I>(I);
 
@@ -52,7 +61,7 @@ impl Serialize for Profile {
         out.serialize_field("days", &self.days)?;
         out.serialize_field("recent", &Seq(ages))?;
         out.serialize_field("merchants", &Seq(merchants))?;
-        out.serialize_field("names", &Seq(self.merchants.names().bytes()))?;
+        out.serialize_field("names", &Bytes(self.merchants.names().as_bytes()))?;
         out.end()
     }
 }

@@ -23,6 +23,11 @@ use super::errors;
 /// Between two looks at whether a new topic is known.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
+/// Outputs carry the times of the input's records, whatever these are. Kafka from 4.0 on refuses times more than an hour ahead, and an
+/// operator may have bounded the past: a record that the input took and an output refuses would hold the stream up for ever.
+const ANY_TIME: [(&str, &str); 2] =
+    [("message.timestamp.before.max.ms", "9223372036854775807"), ("message.timestamp.after.max.ms", "9223372036854775807")];
+
 /// Asks the broker about topics and offsets; shared by all that need it.
 pub(super) struct Desk {
     config: KafkaConfig,
@@ -76,28 +81,35 @@ impl Desk {
     /// Creates a topic and waits until its partitions have leaders.
     pub(super) fn create(&self, spec: &TopicSpec) -> Result<()> {
         let doing = format!("creating topic {}", spec.name);
+        let mut refusal = self.try_create(spec, &ANY_TIME, &doing)?;
+        if refusal == Some(Code::InvalidConfig) {
+            // A Kafka before 3.6, which takes any time unless someone configured otherwise.
+            refusal = self.try_create(spec, &[], &doing)?;
+        }
+        match refusal {
+            None | Some(Code::TopicAlreadyExists) => self.wait_for(&spec.name, &doing),
+            Some(code) => {
+                let retry = matches!(
+                    code,
+                    Code::RequestTimedOut | Code::NotController | Code::OperationTimedOut | Code::ThrottlingQuotaExceeded
+                );
+                let reaction = if retry { Reaction::Retry } else { Reaction::Stop };
+                Err(BrokerError::new(reaction, format!("{doing}: {code}")))
+            }
+        }
+    }
+
+    /// What the broker has against the topic, if anything.
+    fn try_create(&self, spec: &TopicSpec, more: &[(&'static str, &str)], doing: &str) -> Result<Option<Code>> {
         let properties = properties_of(spec);
         // -1: the broker's own default replication, and its own min.insync.replicas with it.
         let mut topic = NewTopic::new(&spec.name, spec.partitions as i32, TopicReplication::Fixed(-1));
-        for (name, value) in &properties {
+        for (name, value) in properties.iter().map(|(name, value)| (*name, value.as_str())).chain(more.iter().copied()) {
             topic = topic.set(name, value);
         }
-        let answer =
-            block_on(self.admin()?.create_topics([&topic], &self.options())).map_err(|error| self.failed(&doing, &error))?;
-        for result in answer {
-            match result {
-                Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
-                Err((_, code)) => {
-                    let retry = matches!(
-                        code,
-                        Code::RequestTimedOut | Code::NotController | Code::OperationTimedOut | Code::ThrottlingQuotaExceeded
-                    );
-                    let reaction = if retry { Reaction::Retry } else { Reaction::Stop };
-                    return Err(BrokerError::new(reaction, format!("{doing}: {code}")));
-                }
-            }
-        }
-        self.wait_for(&spec.name, &doing)
+        let answer = block_on(self.admin()?.create_topics([&topic], &self.options()));
+        let answer = answer.map_err(|error| self.failed(doing, &error))?;
+        Ok(answer.into_iter().find_map(|result| result.err().map(|(_, code)| code)))
     }
 
     fn wait_for(&self, name: &str, doing: &str) -> Result<()> {

@@ -35,7 +35,7 @@ impl Default for KafkaConfig {
         Self {
             bootstrap_servers: "localhost:9092".to_owned(),
             properties: BTreeMap::new(),
-            session_timeout_ms: 45_000,
+            session_timeout_ms: 15_000,
             compression: "lz4".to_owned(),
             linger_ms: 5,
             fetch_wait_ms: 100,

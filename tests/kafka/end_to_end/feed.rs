@@ -35,11 +35,7 @@ impl<'a> Feed<'a> {
     pub fn reach(&mut self, count: usize) {
         let mut progressed = Instant::now();
         while self.seen.len() < count {
-            let upto = self.payments.len().min(self.seen.len() + WINDOW);
-            for payment in &self.payments[self.sent..upto.max(self.sent)] {
-                self.writer.keyed(&self.topic, payment.user.as_bytes(), &payment.json, payment.at_ms);
-            }
-            self.sent = self.sent.max(upto);
+            self.send(self.seen.len() + WINDOW);
             self.writer.serve();
             if self.read(Duration::from_millis(10)) {
                 progressed = Instant::now();
@@ -49,8 +45,19 @@ impl<'a> Feed<'a> {
         }
     }
 
+    /// Sends payments up to a number, whether or not there are verdicts.
+    pub fn send(&mut self, upto: usize) {
+        let upto = upto.clamp(self.sent, self.payments.len());
+        for payment in &self.payments[self.sent..upto] {
+            self.writer.keyed(&self.topic, payment.user.as_bytes(), &payment.json, payment.at_ms);
+        }
+        self.sent = upto;
+        self.writer.serve();
+    }
+
     /// Sends and reads until all payments up to the count have verdicts, and nothing beyond is sent.
     pub fn finish(&mut self, count: usize) {
+        assert!(self.sent <= count, "{} payments were sent already", self.sent);
         let all = self.payments;
         self.payments = &all[..count];
         self.reach(count);
@@ -68,9 +75,5 @@ impl<'a> Feed<'a> {
             next = self.tail.next(Duration::ZERO);
         }
         any
-    }
-
-    pub fn sent(&self) -> usize {
-        self.sent
     }
 }

@@ -25,9 +25,7 @@ fn tasks(service: &mut Service) -> (usize, bool) {
 /// Waits until two instances share the partitions in halves and all of them run.
 fn share(a: &mut Service, b: &mut Service) {
     let half = PARTITIONS as usize / 2;
-    until("each instance runs half of the partitions", || {
-        (tasks(a) == (half, true) && tasks(b) == (half, true)).then_some(())
-    });
+    until("each instance runs half of the partitions", || (tasks(a) == (half, true) && tasks(b) == (half, true)).then_some(()));
 }
 
 fn records(service: &mut Service) -> u64 {
@@ -66,26 +64,38 @@ fn two_instances_share_take_over_and_share_again() {
     assert_eq!(scene.profiles(), ledger.profiles());
 }
 
-#[test]
-fn one_that_was_frozen_and_replaced_does_no_harm_when_it_wakes() {
-    let Some(scene) = scene("frozen") else { return };
+/// One of two instances sleeps, with records in hand, until the other one has all partitions and works; then it wakes.
+fn freeze(test: &str, transaction_timeout_ms: &str) {
+    let Some(scene) = scene(test) else { return };
+    let scene = scene.with("TRANSACTION_TIMEOUT_MS", transaction_timeout_ms);
     let ledger = Ledger::made(&scene.path("payments.csv"), PAYMENTS);
     let expected = ledger.verdicts(&scene, model());
     scene.create("transactions", PARTITIONS, &[]);
     let (mut a, mut b) = (scene.start("a"), scene.start("b"));
     share(&mut a, &mut b);
     let mut feed = Feed::new(&scene, &ledger.payments);
-    feed.reach(PAYMENTS / 4);
-    // It sleeps, with records in hand, for longer than its session and its transaction last.
+    feed.reach(PAYMENTS / 3);
     b.signal("STOP");
-    feed.reach(PAYMENTS / 2);
+    let before = records(&mut a);
+    feed.send(PAYMENTS / 2);
     until("the other one runs all partitions", || (tasks(&mut a) == (PARTITIONS as usize, true)).then_some(()));
+    until("and works", || (records(&mut a) > before).then_some(()));
     b.signal("CONT");
-    feed.reach(PAYMENTS * 3 / 4);
+    feed.reach(PAYMENTS * 2 / 3);
     share(&mut a, &mut b);
     feed.finish(PAYMENTS);
     a.stop();
     b.stop();
     assert_eq!(faults(&scene.read(&scene.topic("verdicts")), &expected, true), "");
     assert_eq!(scene.profiles(), ledger.profiles());
+}
+
+#[test]
+fn one_that_slept_longer_than_its_transaction_does_no_harm_when_it_wakes() {
+    freeze("asleep", "1000");
+}
+
+#[test]
+fn one_that_wakes_with_its_transaction_open_is_fenced_by_the_group() {
+    freeze("fenced", "60000");
 }

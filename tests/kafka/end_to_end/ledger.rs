@@ -34,7 +34,8 @@ impl Payment {
         let amount = serde_json::to_string(&row.amount).expect("a number");
         let (user, merchant) = (row.user_id.to_owned(), row.merchant.to_owned());
         let at_ms = row.timestamp_ms;
-        let json = format!(r#"{{"amount":{amount},"timestamp":{at_ms},"user_id":{},"merchant":{}}}"#, text(&user), text(&merchant));
+        let json =
+            format!(r#"{{"amount":{amount},"timestamp":{at_ms},"user_id":{},"merchant":{}}}"#, text(&user), text(&merchant));
         Self { user, merchant, amount: row.amount, at_ms, json: json.into_bytes() }
     }
 }
@@ -76,7 +77,8 @@ impl Ledger {
         let [csv, model, to] = [&self.csv, model, &out].map(|path| path.to_str().expect("a plain path"));
         let partitions = PARTITIONS.to_string();
         let flags = ["--judge-from", "0", "--partitions", &partitions, "--out", to];
-        succeed(scene.command("none", &["backtest", csv, "--model", model]).args(flags));
+        let mut command = scene.command("none", &["backtest", csv, "--model", model]);
+        succeed(command.args(flags).env("INPUT_PARTITIONING", "murmur2"));
         let text = std::fs::read(&out).expect("verdicts");
         let lines = text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
         let verdicts: HashMap<String, Vec<u8>> = lines.map(|line| (id_of(line), line.to_vec())).collect();

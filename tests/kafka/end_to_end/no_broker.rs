@@ -7,6 +7,7 @@ use std::process::Command;
 use super::feed::Feed;
 use super::ledger::{Ledger, faults, model};
 use super::scene::{PARTITIONS, Scene};
+use super::service::Service;
 
 /// An address where nothing listens.
 fn free_address() -> String {
@@ -44,6 +45,7 @@ fn check_tells_that_a_broker_is_absent() {
 /// A broker of this test's own, stopped when dropped.
 struct Broker {
     folder: PathBuf,
+    address: String,
 }
 
 impl Broker {
@@ -54,6 +56,12 @@ impl Broker {
         let output = command.output().expect("the script runs");
         assert!(output.status.success(), "kafka.sh {action}: {}", String::from_utf8_lossy(&output.stderr));
     }
+
+    /// Starts it, with the data that it had.
+    fn start(&self) {
+        let (_, port) = self.address.split_once(':').expect("a port");
+        self.script("start", &[port]);
+    }
 }
 
 impl Drop for Broker {
@@ -62,33 +70,51 @@ impl Drop for Broker {
     }
 }
 
-#[test]
-fn a_broker_that_comes_late_and_crashes_is_waited_for() {
-    const PAYMENTS: usize = 20_000;
-    if crate::world::address("end_to_end::late").is_none() {
-        return;
-    }
-    let address = free_address();
-    let (_, port) = address.split_once(':').expect("a port");
-    let scene = Scene::at(address.clone(), "late").with("MODEL_PATH", model().to_str().expect("a plain path"));
-    let ledger = Ledger::made(&scene.path("payments.csv"), PAYMENTS);
-    let expected = ledger.verdicts(&scene, model());
+/// An instance that is started first, and its broker after it.
+fn late(test: &str) -> Option<(Scene, Broker, Service)> {
+    // The other tests' broker is not used, but where there is none there is nothing to start one with.
+    crate::world::address(&format!("end_to_end::{test}"))?;
+    let scene = Scene::at(free_address(), test).with("MODEL_PATH", model().to_str().expect("a plain path"));
     let mut service = scene.start("a");
     service.says("that the broker does not answer", |line| {
         line["message"].as_str()?.contains("broker does not answer").then_some(())
     });
-    let broker = Broker { folder: scene.path("broker") };
-    broker.script("start", &[port]);
+    let broker = Broker { folder: scene.path("broker"), address: scene.address.clone() };
+    broker.start();
     service.restored(PARTITIONS as usize);
+    Some((scene, broker, service))
+}
+
+#[test]
+fn a_broker_that_comes_late_and_crashes_is_waited_for() {
+    const PAYMENTS: usize = 20_000;
+    let Some((scene, broker, mut service)) = late("late") else { return };
+    let ledger = Ledger::made(&scene.path("payments.csv"), PAYMENTS);
+    let expected = ledger.verdicts(&scene, model());
     let mut feed = Feed::new(&scene, &ledger.payments);
     feed.reach(PAYMENTS / 3);
     broker.script("kill", &[]);
-    broker.script("start", &[port]);
+    broker.start();
     feed.reach(PAYMENTS * 2 / 3);
     assert_eq!(service.get("/livez").0, 200);
     feed.finish(PAYMENTS);
     assert_eq!(faults(&scene.read(&scene.topic("verdicts")), &expected, true), "");
-    // And one that is gone for good holds nobody up for long.
-    broker.script("kill", &[]);
     service.stop();
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_broker_that_is_gone() {
+    let Some((scene, broker, mut service)) = late("gone") else { return };
+    let ledger = Ledger::made(&scene.path("payments.csv"), 20_000);
+    let mut feed = Feed::new(&scene, &ledger.payments);
+    feed.reach(2_000);
+    feed.send(20_000);
+    broker.script("kill", &[]);
+    service.signal("TERM");
+    let (status, took) = service.end();
+    assert!(took.as_secs() < 10, "it took {took:?} to end after SIGTERM");
+    // What was under way could not be committed: it says so, and in its status too.
+    let said = service.text();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("error: ") && line.contains("processed again")), "{said}");
 }

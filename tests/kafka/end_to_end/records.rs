@@ -85,7 +85,9 @@ impl Tail {
                 None
             }
             // A broker that is away for a while.
-            Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure)) => None,
+            Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure)) => {
+                None
+            }
             Err(error) => panic!("reading {}: {error}", self.topic),
         }
     }
@@ -160,9 +162,10 @@ impl Writer {
         record.payload = raw.value.as_deref();
         record.timestamp = raw.timestamp;
         if !raw.headers.is_empty() {
-            let headers = raw.headers.iter().fold(OwnedHeaders::new(), |headers, (name, value)| {
-                headers.insert(Header { key: name, value: Some(value) })
-            });
+            let headers = raw
+                .headers
+                .iter()
+                .fold(OwnedHeaders::new(), |headers, (name, value)| headers.insert(Header { key: name, value: Some(value) }));
             record = record.headers(headers);
         }
         self.send(record);

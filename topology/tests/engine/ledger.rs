@@ -70,9 +70,11 @@ impl Processor for Ledger {
 pub fn topology() -> Topology {
     Topology::builder("ledger")
         .dead_letters("dead")
-        .sub("count", |_| Ledger, |w| {
-            w.input("events").input("orders").store::<Balance>("balances").decisions().output("balances")
-        })
+        .sub(
+            "count",
+            |_| Ledger,
+            |w| w.input("events").input("orders").store::<Balance>("balances").decisions().output("balances"),
+        )
         .build()
         .expect("a valid topology")
 }
@@ -133,7 +135,11 @@ fn oracle(driver: &TestDriver, partition: u32, exactly_once: bool) -> Seen {
     let mut orders = decided(driver, partition, exactly_once).into_iter().peekable();
     let mut obey = |upto: u64, state: &mut BTreeMap<String, Balance>| {
         while let Some((_, _, key, kind)) = orders.next_if(|(after, ..)| *after <= upto) {
-            if kind == "erase" { state.remove(&key) } else { state.insert(key, Balance::default()) };
+            if kind == "erase" {
+                state.remove(&key)
+            } else {
+                state.insert(key, Balance::default())
+            };
         }
     };
     for event in committed(driver, "events", partition) {

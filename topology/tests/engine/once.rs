@@ -1,4 +1,5 @@
 //! Random faults on one worker: whatever goes wrong, what a reader sees is what one run without faults would have written.
+//! `SEEDS=n` tries that many lives, `SEED=n` repeats one.
 
 use topology::broker::Reaction;
 use topology::driver::{DriverOptions, TestDriver};
@@ -71,9 +72,7 @@ fn live(seed: u64, exactly_once: bool) {
     let names = accounts(2, 4);
     let rarity = 6 + random.below(60);
     let mut dice = Random(random.below(1 << 30));
-    driver.sim.set_faults(move |call| {
-        if dice.one_in(rarity) { fault(call.op, &mut dice, exactly_once) } else { Fault::None }
-    });
+    driver.sim.set_faults(move |call| if dice.one_in(rarity) { fault(call.op, &mut dice, exactly_once) } else { Fault::None });
     for _ in 0..12 {
         for _ in 0..random.below(12) {
             let name = &names[random.below(names.len() as u64) as usize];
@@ -106,8 +105,8 @@ fn live(seed: u64, exactly_once: bool) {
 
 fn seeds(exactly_once: bool) {
     #[expect(clippy::disallowed_methods, reason = "SEED replays one life by hand")]
-    let chosen = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let range = chosen.map_or(0..300, |seed: u64| seed..seed + 1);
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let range = number("SEED").map_or(0..number("SEEDS").unwrap_or(300), |seed| seed..seed + 1);
     let mut failed = Vec::new();
     for seed in range {
         let life = std::panic::catch_unwind(|| live(seed, exactly_once));

@@ -128,8 +128,7 @@ fn a_small_cache_changes_nothing_but_the_work() {
     let words: Vec<String> = (0..500).map(|n| format!("word-{}", n * n % 83)).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let run = |cache_bytes| {
-        let mut driver =
-            driver(DriverOptions { cache_bytes, max_poll_records: 20, partitions: 2, ..DriverOptions::default() });
+        let mut driver = driver(DriverOptions { cache_bytes, max_poll_records: 20, partitions: 2, ..DriverOptions::default() });
         for chunk in words.chunks(50) {
             pipe(&mut driver, chunk, 0);
             driver.run().expect("runs");
