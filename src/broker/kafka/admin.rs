@@ -28,6 +28,18 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const ANY_TIME: [(&str, &str); 2] =
     [("message.timestamp.before.max.ms", "9223372036854775807"), ("message.timestamp.after.max.ms", "9223372036854775807")];
 
+/// How long a question waits before it is looked at whether any broker can be reached.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// What happened to the connections.
+#[derive(Clone, Copy, Default)]
+struct News {
+    /// A broker does not accept us.
+    refused: bool,
+    /// No broker takes a connection.
+    unreachable: bool,
+}
+
 /// Asks the broker about topics and offsets; shared by all that need it.
 pub(super) struct Desk {
     config: KafkaConfig,
@@ -146,8 +158,19 @@ impl Desk {
     }
 
     fn metadata(&self, name: &str) -> Result<rdkafka::metadata::Metadata> {
-        let answer = self.client.fetch_metadata(Some(name), self.config.request_timeout());
-        answer.map_err(|error| self.failed(&format!("asking for topic {name}"), &error))
+        let doing = format!("asking for topic {name}");
+        let all = self.config.request_timeout();
+        let first = FIRST_WAIT.min(all);
+        let mut answer = self.client.fetch_metadata(Some(name), first);
+        let mut news = News::default();
+        if answer.is_err() {
+            // A broker that is slow gets all of its time; where none can be reached, it is said at once.
+            news = self.news();
+            if !news.unreachable && !news.refused {
+                answer = self.client.fetch_metadata(Some(name), all.saturating_sub(first));
+            }
+        }
+        answer.map_err(|error| self.explain_failure(&doing, &error, news))
     }
 
     fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
@@ -159,12 +182,25 @@ impl Desk {
         AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout))
     }
 
-    /// Explains a question that got no answer: a broker that is not there is the usual cause, and a refused login the next.
-    fn failed(&self, doing: &str, error: &KafkaError) -> BrokerError {
-        let mut refused = false;
-        while let Some(Err(event)) = self.client.poll(Duration::ZERO) {
-            refused |= event.rdkafka_error_code().is_some_and(errors::is_refused);
+    /// What the client has noted about its connections since it was last asked.
+    fn news(&self) -> News {
+        let mut news = News::default();
+        // Not without any wait: that would end at the first log line, and the line comes before its event.
+        while let Some(Err(event)) = self.client.poll(Duration::from_millis(1)) {
+            let code = event.rdkafka_error_code();
+            news.refused |= code.is_some_and(errors::is_refused);
+            news.unreachable |= matches!(code, Some(Code::AllBrokersDown | Code::Resolve));
         }
+        news
+    }
+
+    fn failed(&self, doing: &str, error: &KafkaError) -> BrokerError {
+        self.explain_failure(doing, error, News::default())
+    }
+
+    /// Explains a question that got no answer: a broker that is not there is the usual cause, and a refused login the next.
+    fn explain_failure(&self, doing: &str, error: &KafkaError, before: News) -> BrokerError {
+        let refused = before.refused || self.news().refused;
         let address = &self.config.bootstrap_servers;
         let last = self.client.context().diary.last().map_or_else(String::new, |text| format!(" Last seen: {text}"));
         if refused {

@@ -43,6 +43,13 @@ impl Diary {
         }
     }
 
+    fn error(&self, error: &KafkaError, reason: &str) {
+        // Why each of them is down was said before, and is what a person needs.
+        let known = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        let facility = if known { "DOWN" } else { "ERROR" };
+        self.log(RDKafkaLogLevel::Info, facility, &format!("{error}: {reason}"));
+    }
+
     /// The last failure of a connection, without librdkafka's thread names.
     pub(super) fn last(&self) -> Option<String> {
         let text = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
@@ -62,7 +69,7 @@ impl ClientContext for Plain {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.diary.log(RDKafkaLogLevel::Info, "ERROR", &format!("{error}: {reason}"));
+        self.diary.error(&error, reason);
     }
 }
 
@@ -146,7 +153,7 @@ impl ClientContext for Rebalances {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.diary.log(RDKafkaLogLevel::Info, "ERROR", &format!("{error}: {reason}"));
+        self.diary.error(&error, reason);
     }
 }
 
@@ -205,7 +212,7 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.diary.log(RDKafkaLogLevel::Info, "ERROR", &format!("{error}: {reason}"));
+        self.diary.error(&error, reason);
     }
 }
 

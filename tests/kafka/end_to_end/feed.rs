@@ -55,6 +55,11 @@ impl<'a> Feed<'a> {
         self.writer.serve();
     }
 
+    /// Waits until the broker has all that was sent.
+    pub fn flush(&self) {
+        self.writer.flush();
+    }
+
     /// Sends and reads until all payments up to the count have verdicts, and nothing beyond is sent.
     pub fn finish(&mut self, count: usize) {
         assert!(self.sent <= count, "{} payments were sent already", self.sent);

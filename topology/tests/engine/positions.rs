@@ -215,3 +215,13 @@ fn a_value_damaged_in_the_changelog_itself_stops_instead_of_rebuilding_for_ever(
     halt(&mut driver, &["the changelog of balances-0", "cannot be read"]);
     assert_eq!(counted(&driver, &driver.metrics.stores_rebuilt_total), 1, "rebuilt once, in case only the disk was damaged");
 }
+
+#[test]
+fn an_input_that_grows_stops_with_advice() {
+    let mut driver = driver(StartFrom::Refuse, true);
+    some_events(&mut driver, 2);
+    driver.run().expect("runs");
+    driver.sim.grow_topic(EVENTS.topic, 2);
+    driver.crash(false);
+    halt(&mut driver, &["`events` grew beyond the 1 partitions", "APPLICATION_ID"]);
+}
