@@ -75,9 +75,12 @@ pub(crate) struct Progress {
     /// Everything below this has been applied.
     pub(crate) position: u64,
     pub(crate) applied: u64,
+    /// The lead topic's name.
+    pub(crate) lead: String,
     /// The highest lead offset (next) that any value read includes.
     pub(crate) lead_mark: u64,
-    /// The positions to write beside the data.
+    /// The positions to write beside the data. The lead's says how far the values go, so that a restore which another one takes up
+    /// does not forget what it has read.
     pub(crate) positions: Positions,
 }
 
@@ -122,6 +125,9 @@ impl Progress {
         self.applied += order.len() as u64;
         self.position = self.position.max(position);
         self.positions.changelog = self.position;
+        for (_, next) in self.positions.inputs.iter_mut().filter(|(name, _)| *name == self.lead) {
+            *next = (*next).max(self.lead_mark);
+        }
         set.positions(self.positions.clone());
         backend.load(set)?;
         Ok(())
@@ -172,7 +178,11 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
+    use state::memory::MemoryBackend;
+    use state::store::{Marks, encode_kept};
+
     use super::*;
+    use crate::record::TopicId;
 
     fn at(changelog: u64, current_at_ms: u64) -> Positions {
         Positions { changelog, inputs: Vec::new(), current_at_ms }
@@ -193,5 +203,25 @@ mod tests {
                 other => panic!("{stored:?} gave {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn an_interrupted_restore_leaves_behind_how_far_its_values_go() {
+        let (backend, store) = (MemoryBackend::new(), StorePartition { store: "s".into(), partition: 0 });
+        backend.open(&store).expect("opened");
+        let changelog = TopicPartition { topic: TopicId(0), partition: 0 };
+        let mut fetched = Fetched::default();
+        for (offset, key, next) in [(0, b"a", 7), (1, b"b", 12), (2, b"a", 9)] {
+            let mut value = Vec::new();
+            encode_kept(&Marks([next, 0, 0, 0]), &next, &mut value);
+            fetched.push(changelog, offset, 0, Some(key), Some(&value), std::iter::empty());
+        }
+        let positions = Positions { inputs: vec![("lead".into(), 0)], ..Positions::default() };
+        let (lead, store_of) = ("lead".to_owned(), store.clone());
+        let mut progress =
+            Progress { store: store_of, changelog, until: 100, position: 0, applied: 0, lead, lead_mark: 0, positions };
+        progress.apply(&backend, &fetched, &[0, 1, 2], 3, true, &mut WriteSet::default()).expect("applied");
+        let kept = backend.positions(&store).expect("there").expect("written");
+        assert_eq!((kept.changelog, kept.inputs), (3, vec![("lead".to_owned(), 12)]));
     }
 }

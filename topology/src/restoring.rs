@@ -75,21 +75,26 @@ impl<B: Broker> Worker<B> {
                 tombstone_retention_ms: self.config.tombstone_retention_ms,
                 now_ms,
             };
-            let (from, kept) = match plan(&facts) {
+            // What is read from the log's beginning is as young as this moment, also where it is interrupted and taken up again.
+            let fresh = Positions { current_at_ms: now_ms.max(0).unsigned_abs(), ..Positions::default() };
+            let (from, mut kept) = match plan(&facts) {
                 Plan::CatchUp { from } => (from, stored.unwrap_or_default()),
-                Plan::Fresh { from } => (from, Positions::default()),
+                Plan::Fresh { from } => (from, fresh),
                 Plan::Rebuild { from, why } => {
                     warn!(task = %id, store = %partition, why, "store dropped: it is rebuilt from its changelog");
                     Metrics::add(&self.metrics.stores_rebuilt_total, 1);
                     self.shared.backend.drop_partition(&partition)?;
                     self.shared.backend.open(&partition)?;
-                    (from, Positions::default())
+                    (from, fresh)
                 }
             };
             if from < bounds.end {
                 reader.assign(log.to, from)?;
             }
             let lead = topics.name(froms[0].topic);
+            if !kept.inputs.iter().any(|(name, _)| name == lead) {
+                kept.inputs.push((lead.to_owned(), 0));
+            }
             let lead_mark = kept.inputs.iter().find(|(name, _)| name == lead).map_or(0, |(_, next)| *next);
             task.restores.push(Progress {
                 store: partition,
@@ -97,6 +102,7 @@ impl<B: Broker> Worker<B> {
                 until: bounds.end,
                 position: from,
                 applied: 0,
+                lead: lead.to_owned(),
                 lead_mark,
                 positions: kept,
             });

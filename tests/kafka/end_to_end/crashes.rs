@@ -15,7 +15,8 @@ fn random_kills_lose_and_double_nothing() {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").subsec_nanos();
     let seed = std::env::var("MANGROVE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(u64::from(clock));
     println!("MANGROVE_SEED={seed}");
-    let scene = scene.with("MODEL_PATH", model().to_str().expect("a plain path"));
+    // Commits follow each other at once, so that kills hit all of their steps.
+    let scene = scene.with("COMMIT_INTERVAL_MS", "5").with("MODEL_PATH", model().to_str().expect("a plain path"));
     let ledger = Ledger::made(&scene.path("payments.csv"), PAYMENTS);
     let expected = ledger.verdicts(&scene, model());
     scene.create("transactions", PARTITIONS, &[]);

@@ -12,8 +12,8 @@ const PAYMENTS: usize = 12_000;
 const LEAVE: &[(&str, &str)] = &[("LEAVE_ON_STOP", "true")];
 
 /// Runs an instance that must refuse to go on, and gives its error.
-fn refusal(scene: &Scene, settings: &[(&str, &str)]) -> String {
-    let mut service = scene.start_with("a", settings);
+fn refusal(scene: &Scene, state: &str) -> String {
+    let mut service = scene.start_with(state, LEAVE);
     let (status, _) = service.end();
     let said = service.text();
     assert_eq!(status.code(), Some(1), "{said}");
@@ -33,10 +33,14 @@ fn state_without_offsets_is_refused_until_someone_says_where_to_begin() {
     feed.finish(PAYMENTS / 3);
     service.stop();
     scene.delete_group();
-    let error = refusal(&scene, LEAVE);
-    for part in [&scene.topic("transactions"), "START_FROM=changelog", "START_FROM=earliest"] {
-        assert!(error.contains(part), "{part} in: {error}");
+    // Also with a lost folder, and with one that a start restored in vain.
+    for state in ["b", "b", "a"] {
+        let error = refusal(&scene, state);
+        for part in [&scene.topic("transactions"), "START_FROM=changelog", "START_FROM=earliest"] {
+            assert!(error.contains(part), "{part} in: {error}");
+        }
     }
+    scene.forget("b");
     // With the kept folder, and without it, where the changelog alone tells how far the state is.
     for (state, count) in [("a", PAYMENTS * 2 / 3), ("b", PAYMENTS)] {
         let mut service = scene.start_with(state, &[LEAVE[0], ("START_FROM", "changelog")]);
@@ -125,9 +129,9 @@ fn offsets_that_contradict_the_state_are_refused() {
     let topic = scene.topic("transactions");
     let ends = scene.ends(&topic);
     scene.commit(&topic, &ends.iter().map(|end| end - 5).collect::<Vec<_>>());
-    let error = refusal(&scene, LEAVE);
+    let error = refusal(&scene, "a");
     assert!(error.contains("set back") && error.contains(&topic), "{error}");
     scene.commit(&topic, &ends.iter().map(|end| end + 5).collect::<Vec<_>>());
-    let error = refusal(&scene, LEAVE);
+    let error = refusal(&scene, "a");
     assert!(error.contains("lost data or was re-created") && error.contains("APPLICATION_ID"), "{error}");
 }

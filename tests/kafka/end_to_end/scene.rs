@@ -180,6 +180,11 @@ impl Scene {
         Service::spawn(&mut command, log)
     }
 
+    /// Copies a state folder that no instance holds.
+    pub fn copy(&self, from: &str, to: &str) {
+        succeed(Command::new("cp").arg("-r").arg(self.path(from)).arg(self.path(to)));
+    }
+
     /// Loses a state folder.
     pub fn forget(&self, state: &str) {
         std::fs::remove_dir_all(self.path(state)).expect("removed");
