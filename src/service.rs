@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use topology::broker::Broker;
 use tracing::{error, info};
 
-use crate::commands::Failure;
 use crate::config::{BrokerKind, EmbeddedSync, Role, Settings};
+use crate::failure::Failure;
 use crate::instance::{Blueprint, Identity, Instance, Stop};
 
 use crate::broker::embedded::{Durability, EmbeddedBroker, EmbeddedOptions};

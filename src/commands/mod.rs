@@ -14,8 +14,6 @@ pub mod run;
 pub mod topology;
 pub mod train;
 
-mod failure;
-mod output;
 mod parameters;
 mod progress;
 
@@ -27,8 +25,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::{CommandDefaults, SettingFlags, Settings, Sources};
 use crate::logging;
 
-pub use failure::{Ending, Failure};
-pub use output::{Output, table};
+pub use crate::failure::{Ending, Failure};
+pub use crate::output::{Output, table};
 pub use parameters::ForestParameters;
 
 const AFTER_HELP: &str = "\

@@ -11,7 +11,7 @@ use topology::partitioner::partition_of;
 use topology::record::{Fetched, Outgoing, TopicId, TopicPartition};
 
 use crate::clock::{monotonic, since};
-use crate::commands::Failure;
+use crate::failure::Failure;
 use crate::generator::{Anomaly, Generator, GeneratorParams};
 
 /// What was injected, by transaction id: the truth that verdicts are held against.

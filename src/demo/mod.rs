@@ -13,9 +13,10 @@ use topology::broker::{Broker, BrokerError};
 use tracing::info;
 
 use crate::clock::{monotonic, since};
-use crate::commands::{Failure, Output};
 use crate::config::Settings;
+use crate::failure::Failure;
 use crate::instance::Instance;
+use crate::output::Output;
 use crate::service::Attendant;
 
 use feed::Feed;

@@ -43,7 +43,7 @@ const STALL_MS: u64 = 90_000;
 #[error("{0}")]
 pub struct InstanceError(pub String);
 
-impl From<InstanceError> for crate::commands::Failure {
+impl From<InstanceError> for crate::failure::Failure {
     fn from(error: InstanceError) -> Self {
         Self::new(error.0)
     }

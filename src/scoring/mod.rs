@@ -6,6 +6,7 @@
 
 mod commands;
 mod fx;
+mod params;
 mod processor;
 mod repartition;
 mod slot;
@@ -16,9 +17,10 @@ use state::store::Value;
 
 pub use commands::{Command, CommandKind};
 pub use fx::{FxError, FxTable};
-pub use processor::Scoring;
+pub use params::{Partitioning, ScoringParams};
+pub use processor::{PROFILES, Scoring};
 pub use slot::ModelSlot;
-pub use wiring::{PROFILES, Partitioning, ScoringParams, TopicNames, scoring_topology};
+pub use wiring::{TopicNames, scoring_topology};
 
 /// A user's profile as the store keeps it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

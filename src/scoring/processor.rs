@@ -13,29 +13,25 @@ use state::store::Mark;
 use topology::partitioner::partition_of;
 use topology::processor::{Context, ProcessError, Processor, Result};
 use topology::record::{Batch, Record};
+use topology::topology::StoreId;
 
 use super::UserProfile;
 use super::commands::{Command, CommandKind};
-use super::repartition::ORIGIN;
+use super::params::{Partitioning, ScoringParams};
+use super::repartition::{ORIGIN, TOMBSTONE, TOMBSTONE_MESSAGE};
 use super::slot::ModelSlot;
-use super::wiring::{PROFILES, Partitioning, ScoringParams};
 
+/// The profiles store's number in its sub-topology.
+pub const PROFILES: StoreId = StoreId(0);
 /// Outputs, in the order declared.
 const VERDICTS: usize = 0;
 const ANOMALIES: usize = 1;
 /// Inputs, in the order declared.
 const COMMANDS: u8 = 1;
 
-pub(super) const TOMBSTONE: &str = "tombstone";
-pub(super) const TOMBSTONE_MESSAGE: &str = "the record has no value: a payment cannot be taken back by a tombstone";
-
 /// Records of a task by which the producers' partitioning is judged, and how many of them may be misplaced.
 const JUDGED: u64 = 1000;
 const MISPLACED_MAX: u64 = JUDGED / 10;
-
-pub(super) fn limits(params: &ScoringParams) -> Limits {
-    Limits { max_future_ms: params.max_future_ms, ..Limits::default() }
-}
 
 /// A decoded payment on its way to a verdict.
 struct Payment<'b> {
@@ -72,7 +68,7 @@ impl Scoring {
     #[must_use]
     pub fn new(params: ScoringParams, slot: ModelSlot) -> Self {
         Self {
-            limits: limits(&params),
+            limits: params.limits(),
             params,
             slot,
             model: None,

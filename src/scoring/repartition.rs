@@ -9,6 +9,10 @@ use topology::record::{Batch, Header, Record};
 /// `topic:partition:offset` of the record as the producer wrote it.
 pub(super) const ORIGIN: &str = "mangrove.origin";
 
+/// How a payment's record without a value is put aside.
+pub(super) const TOMBSTONE: &str = "tombstone";
+pub(super) const TOMBSTONE_MESSAGE: &str = "the record has no value: a payment cannot be taken back by a tombstone";
+
 /// Sends each payment to its user's partition.
 #[derive(Debug)]
 pub(super) struct ByUser {
@@ -25,7 +29,7 @@ impl Processor for ByUser {
     fn process(&mut self, batch: &Batch<'_>, context: &mut Context<'_>) -> Result {
         for record in batch.iter() {
             let Some(value) = record.value else {
-                context.dead_letter(&record, super::processor::TOMBSTONE, super::processor::TOMBSTONE_MESSAGE)?;
+                context.dead_letter(&record, TOMBSTONE, TOMBSTONE_MESSAGE)?;
                 continue;
             };
             match Transaction::from_json(value, record.timestamp, &self.limits) {

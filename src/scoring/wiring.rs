@@ -1,16 +1,11 @@
 //! The scoring topology: names of topics, and how they hang together.
 
-use std::sync::Arc;
-
-use topology::topology::{InvalidTopology, StoreId, Topology};
+use topology::topology::{InvalidTopology, Topology};
 
 use super::UserProfile;
-use super::fx::FxTable;
+use super::params::{Partitioning, ScoringParams};
 use super::processor::Scoring;
 use super::slot::ModelSlot;
-
-/// The profiles store's number in its sub-topology.
-pub const PROFILES: StoreId = StoreId(0);
 
 /// The topics' names, in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,46 +34,6 @@ impl Default for TopicNames {
     }
 }
 
-/// How input records came to their partitions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Partitioning {
-    /// By murmur2 of the user's id, as every Java client does it: checked for each record.
-    #[default]
-    Murmur2,
-    /// Anyhow: the topology first sends each record to its user's partition of a repartition topic.
-    Any,
-}
-
-/// What scoring depends on besides records and state.
-#[derive(Clone, Debug)]
-pub struct ScoringParams {
-    /// A score from here up is an anomaly.
-    pub threshold: f64,
-    /// Reasons in every verdict, not only in anomalies.
-    pub reasons_for_all: bool,
-    /// How far an event may lie after its record's own time, in milliseconds.
-    pub max_future_ms: i64,
-    /// Fixes column 9's bound, with or without a model.
-    pub global_amount_p99: Option<f64>,
-    /// Rates of exchange, where amounts are converted.
-    pub fx: Option<Arc<FxTable>>,
-    /// How input records came to their partitions.
-    pub partitioning: Partitioning,
-}
-
-impl Default for ScoringParams {
-    fn default() -> Self {
-        Self {
-            threshold: 0.5,
-            reasons_for_all: false,
-            max_future_ms: 3_600_000,
-            global_amount_p99: None,
-            fx: None,
-            partitioning: Partitioning::default(),
-        }
-    }
-}
-
 /// The scoring topology of an application.
 ///
 /// # Errors
@@ -95,7 +50,7 @@ pub fn scoring_topology(
     let lead = match params.partitioning {
         Partitioning::Murmur2 => &names.transactions,
         Partitioning::Any => {
-            let limits = super::processor::limits(&params);
+            let limits = params.limits();
             builder = builder.sub(
                 "by-user",
                 move |_| super::repartition::ByUser::new(limits),

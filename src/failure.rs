@@ -76,7 +76,7 @@ impl Failure {
     }
 
     /// Prints it to standard error.
-    pub(super) fn report(&self) {
+    pub(crate) fn report(&self) {
         let mut stderr = std::io::stderr().lock();
         // Nobody is left to hear of a failed print.
         let _unheard = writeln!(stderr, "error: {self}");

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::Failure;
+use crate::failure::Failure;
 
 /// Where a command's result goes.
 pub struct Output<W = io::StdoutLock<'static>> {
