@@ -127,3 +127,11 @@ fn a_closed_pipe_is_not_a_failure() {
     output.line("one").unwrap();
     output.line("two").unwrap();
 }
+
+#[test]
+fn a_failure_says_each_cause_once() {
+    let missing = || std::io::Error::new(std::io::ErrorKind::NotFound, "no such file");
+    let failure = Failure::new("it failed: no such file").caused_by(missing());
+    assert_eq!(failure.to_string(), "it failed: no such file");
+    assert_eq!(Failure::new("it failed").caused_by(missing()).to_string(), "it failed: no such file");
+}
