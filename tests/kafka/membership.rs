@@ -104,6 +104,28 @@ fn a_member_can_go_with_an_event_unanswered() {
 }
 
 #[test]
+fn a_restart_in_the_middle_of_a_handover_leaves_no_partition_to_nobody() {
+    let Some(world) = World::new("orphans") else { return };
+    let mut first = world.owner("a");
+    let mut second = world.join("b");
+    let mut owned = [BTreeSet::new(), BTreeSet::new()];
+    let mut fetched = Fetched::default();
+    until("a revocation", || {
+        step(&mut second, &mut owned[1]);
+        first.poll(&mut fetched, 100, Duration::from_millis(10)).expect("polled")
+    });
+    // Some partitions are taken from the first member already, and it comes back before its session ends: no rebalance follows.
+    drop(first);
+    let mut first = world.join("a");
+    until("every partition is owned", || {
+        step(&mut first, &mut owned[0]);
+        step(&mut second, &mut owned[1]);
+        (owned[0].len() + owned[1].len() == PARTITIONS as usize).then_some(())
+    });
+    assert_eq!(&owned[0] | &owned[1], all());
+}
+
+#[test]
 fn a_member_that_stops_polling_loses_its_partitions_and_comes_back() {
     let Some(world) = World::with("lost", |config| {
         config.session_timeout_ms = 6_000;

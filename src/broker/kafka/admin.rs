@@ -144,7 +144,7 @@ impl Desk {
         }))
     }
 
-    fn partitions(&self, name: &str) -> Result<Option<u32>> {
+    pub(super) fn partitions(&self, name: &str) -> Result<Option<u32>> {
         let metadata = self.metadata(name)?;
         let Some(topic) = metadata.topics().first() else { return Ok(None) };
         match topic.error().map(Code::from) {

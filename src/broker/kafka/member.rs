@@ -20,6 +20,7 @@ use super::deadline::Deadline;
 use super::errors;
 use super::fetcher::Fetcher;
 use super::native::GroupMetadata;
+use super::orphans::Watch;
 use super::sender::{Aborted, Limits, Sender, smallest};
 
 /// Fetched and not yet delivered, at most, for each worker.
@@ -50,6 +51,7 @@ pub struct KafkaMember {
     limits: Limits,
     /// None after leaving.
     group: Option<BaseConsumer<Rebalances>>,
+    watch: Watch,
     /// What the group gave us and we have not given up.
     owned: BTreeSet<TopicPartition>,
     fetcher: Fetcher,
@@ -60,8 +62,17 @@ pub struct KafkaMember {
 impl KafkaMember {
     pub(super) fn join(desk: Arc<Desk>, topics: Topics, limits: Limits, config: &MemberConfig) -> Result<Self> {
         let fetcher = Fetcher::new(desk.clone(), topics.clone(), BUFFER_KBYTES)?;
-        let mut member =
-            Self { topics, desk, config: config.clone(), limits, group: None, owned: BTreeSet::new(), fetcher, sender: None };
+        let mut member = Self {
+            topics,
+            desk,
+            config: config.clone(),
+            limits,
+            group: None,
+            watch: Watch::new(0),
+            owned: BTreeSet::new(),
+            fetcher,
+            sender: None,
+        };
         // The producer first: it ends what a predecessor under this identity left open, so that committed offsets can be read.
         member.reopen()?;
         member.group = Some(member.subscribe()?);
@@ -80,9 +91,43 @@ impl KafkaMember {
         // The worker waits in the fetcher's queue; a decision of the group ends that wait.
         let waker = self.fetcher.waker();
         group.set_nonempty_callback(move || waker.wake());
-        let leads: Vec<&str> = self.config.leads.iter().map(|&topic| self.topics.name(topic)).collect();
-        group.subscribe(&leads).map_err(|error| errors::of_read("joining the group", &error))?;
+        self.enter(&group)?;
         Ok(group)
+    }
+
+    fn enter(&self, group: &BaseConsumer<Rebalances>) -> Result<()> {
+        let leads: Vec<&str> = self.leads().collect();
+        group.subscribe(&leads).map_err(|error| errors::of_read("joining the group", &error))
+    }
+
+    fn leads(&self) -> impl Iterator<Item = &str> {
+        self.config.leads.iter().map(|&topic| self.topics.name(topic))
+    }
+
+    /// Makes the group assign everything anew where it left partitions to nobody.
+    fn mend_group(&mut self) -> Result<()> {
+        let Some(group) = &self.group else { return Ok(()) };
+        match self.watch {
+            Watch::Done => {}
+            Watch::Looking(_) => {
+                let mut watch = std::mem::replace(&mut self.watch, Watch::Done);
+                let counts = || self.leads().map(|lead| Some((lead.to_owned(), self.desk.partitions(lead).ok()??))).collect();
+                watch.look(group, &self.config.group, counts);
+                self.watch = watch;
+                if matches!(self.watch, Watch::Leaving { .. }) {
+                    // What is owned is revoked first, as in any rebalance.
+                    group.unsubscribe();
+                }
+            }
+            Watch::Leaving { tried } => {
+                // librdkafka forgets the member's id when the request has left.
+                if GroupMetadata::of(group.client()).is_none() {
+                    self.enter(group)?;
+                    self.watch = Watch::new(tried);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn group(&self) -> Result<&BaseConsumer<Rebalances>> {
@@ -176,6 +221,7 @@ impl Member for KafkaMember {
         if let Some(sender) = &self.sender {
             sender.serve();
         }
+        self.mend_group()?;
         if let Some(event) = self.next_event()? {
             return Ok(Some(event));
         }

@@ -7,6 +7,7 @@
 //! | `fetcher` | reading partitions by offset; members and readers share it |
 //! | `sender` | writing and transactions; members and publishers share it |
 //! | `member`, `reader`, `publisher` | the ports |
+//! | `orphans` | partitions that the group gave to nobody |
 //! | `context` | what librdkafka calls back |
 //! | `errors` | from Kafka's codes to the caller's reaction |
 //! | `deadline` | how long to wait |
@@ -23,6 +24,7 @@ mod errors;
 mod fetcher;
 mod member;
 mod native;
+mod orphans;
 mod publisher;
 mod reader;
 mod sender;
