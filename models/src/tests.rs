@@ -1,6 +1,7 @@
 //! Tests of the whole crate, one file per subject.
 
 mod artifacts;
+mod causes;
 mod data;
 mod forests;
 mod profiles;
