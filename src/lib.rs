@@ -14,6 +14,7 @@ pub mod generator;
 pub mod input;
 pub mod instance;
 pub mod logging;
+pub mod membership;
 pub mod output;
 pub mod scoring;
 pub mod service;

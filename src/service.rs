@@ -147,6 +147,7 @@ pub fn serve<B: Broker>(
         })?;
         if let Ok(address) = listener.local_addr() {
             info!(address = %address, "HTTP is served");
+            instance.serves_at(settings.http_advertised_addr.as_deref().unwrap_or(&address.to_string()));
         }
         let api = Arc::new(instance.api(settings));
         Some(runtime.spawn(crate::api::serve(api, listener, settings.api_tokens.clone(), stopped(shutdown))))

@@ -14,6 +14,7 @@ const OWN_TOPIC_ENDING_MAX: usize = 32;
 
 pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     check_http(settings, faults);
+    check_advertised(settings, faults);
     check_times(settings, faults);
     check_topics(settings, faults);
     check_folders(settings, faults);
@@ -48,6 +49,20 @@ fn check_http(settings: &Settings, faults: &mut Vec<Fault>) {
             &settings.http_addr.to_string(),
             "can be reached from other machines, and no API_TOKENS are set",
             "a loopback address such as 127.0.0.1:8000, or API_TOKENS",
+        ));
+    }
+}
+
+/// Other instances pass queries on to the address that this one announces. The embedded broker has one instance.
+fn check_advertised(settings: &Settings, faults: &mut Vec<Fault>) {
+    let nowhere = settings.http_addr.ip().is_unspecified() && settings.http_advertised_addr.is_none();
+    if nowhere && settings.roles.plays(Role::Api) && settings.broker == BrokerKind::Kafka {
+        faults.push(Fault::of_value(
+            "HTTP_ADVERTISED_ADDR",
+            origin(settings, "HTTP_ADVERTISED_ADDR"),
+            &settings.http_addr.to_string(),
+            "is what HTTP_ADDR listens on, and no address that other instances can call",
+            "`host:port` as they reach this instance",
         ));
     }
 }

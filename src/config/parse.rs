@@ -329,6 +329,27 @@ impl Parser for Address {
     }
 }
 
+/// Where others reach this instance.
+pub struct HostPort;
+
+impl Parser for HostPort {
+    type Value = String;
+
+    fn expected() -> String {
+        "`host:port` as other instances reach it, such as 10.0.0.7:8000 or scorer-1.scorers:8000".to_owned()
+    }
+
+    fn read(text: &str) -> Result<String, String> {
+        if !crate::membership::is_endpoint(text) {
+            Err("is not a host with a port".to_owned())
+        } else if text.parse().is_ok_and(|address: SocketAddr| address.ip().is_unspecified()) {
+            Err("is every address and none: nobody can call it".to_owned())
+        } else {
+            Ok(text.to_owned())
+        }
+    }
+}
+
 /// A comma-separated list of roles.
 pub struct RoleList;
 

@@ -9,8 +9,8 @@ use super::describe::Row;
 use super::fault::Fault;
 use super::kafka::KafkaProperties;
 use super::parse::{
-    Address, Bytes, Contamination, Count, Currency, FilePath, LogFilter, NamePart, OneOf, Optional, Parser, RoleList, Score,
-    Servers, Switch, Tokens, TopicName, Whole,
+    Address, Bytes, Contamination, Count, Currency, FilePath, HostPort, LogFilter, NamePart, OneOf, Optional, Parser, RoleList,
+    Score, Servers, Switch, Tokens, TopicName, Whole,
 };
 use super::reader::Reader;
 use super::values::{
@@ -73,6 +73,9 @@ settings! {
     INPUT_PARTITIONING => input_partitioning: InputPartitioning as OneOf<InputPartitioning> = Text("murmur2");
     /// How far a payment's time may lie ahead of its record's, in milliseconds. Later ones are dead letters.
     MAX_FUTURE_MS => max_future_ms: u64 as Whole<0, { 365 * DAY_MS }> = Text("3600000");
+    /// The longest time between two announcements on the members topic, in milliseconds. An instance that misses three counts as gone
+    /// for queries and standbys; who owns what, the group decides.
+    MEMBER_BEAT_MS => member_beat_ms: u64 as Whole<100, 60_000> = Text("3000");
     /// Leave the group for good on SIGTERM, instead of keeping the place for a restart.
     LEAVE_ON_STOP => leave_on_stop: bool as Switch = Text("false");
 
@@ -120,6 +123,9 @@ settings! {
     ["HTTP"]
     /// Where to listen. Anything but loopback needs API_TOKENS: a profile is personal data.
     HTTP_ADDR => http_addr: SocketAddr as Address = Text("127.0.0.1:8000");
+    /// What other instances call: a host or address that they reach, and the port. Needed where HTTP_ADDR is on all interfaces.
+    HTTP_ADVERTISED_ADDR => http_advertised_addr: Option<String> as Optional<HostPort> =
+        Unset { means: "the address of HTTP_ADDR" };
     /// Who may use the interface: `name:scope+scope:sha256`, with commas between; scopes are query, write, erase and
     /// admin. Has no flag, since a command line is no place for secrets.
     API_TOKENS => api_tokens: Vec<ApiToken> as Tokens =

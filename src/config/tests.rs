@@ -137,7 +137,12 @@ fn nothing_is_served_beyond_loopback_without_a_token() {
     let faults = load(&[("HTTP_ADDR", "0.0.0.0:8000")]).unwrap_err();
     assert!(texts(&faults).contains("no API_TOKENS are set"));
     let tokens = format!("ops:query+admin:{}", "0f".repeat(32));
-    let settings = load(&[("HTTP_ADDR", "0.0.0.0:8000"), ("API_TOKENS", &tokens)]).unwrap();
+    let all = ("HTTP_ADDR", "0.0.0.0:8000");
+    let faults = load(&[all, ("API_TOKENS", &tokens)]).unwrap_err();
+    assert!(texts(&faults).contains("HTTP_ADVERTISED_ADDR"), "{}", texts(&faults));
+    assert!(load(&[all, ("API_TOKENS", &tokens), ("BROKER", "embedded")]).is_ok(), "there is no other instance");
+    let settings = load(&[all, ("API_TOKENS", &tokens), ("HTTP_ADVERTISED_ADDR", "scorer-1:8000")]).unwrap();
+    assert_eq!(settings.http_advertised_addr.as_deref(), Some("scorer-1:8000"));
     assert_eq!(settings.api_tokens[0].name, "ops");
     assert_eq!(settings.api_tokens[0].sha256, [0x0f; 32]);
     assert!(settings.api_tokens[0].scopes.contains(&Scope::Admin));
@@ -259,6 +264,14 @@ fn values_are_read_as_people_write_them() {
     }
     for text in ["", "a", "a:", ":9092", "a:0", "a:65536", "a:1,", "a:+1", "a b:1"] {
         assert!(parse::Servers::read(text).is_err(), "{text}");
+    }
+    for text in ["a:1", "10.0.0.7:8000", "[::1]:65535", "scorer-1.scorers:80"] {
+        assert!(parse::HostPort::read(text).is_ok(), "{text}");
+    }
+    for text in
+        ["", "a", ":80", "a:0", "a:+1", "a:65536", "0.0.0.0:80", "[::]:80", "a/b:80", "u@a:80", "http://a:80", "[a]:80", "::1:80"]
+    {
+        assert!(parse::HostPort::read(text).is_err(), "{text}");
     }
     for text in ["nan", "inf", "-0.1", "1.1", "", "1e400"] {
         assert!(parse::Score::read(text).is_err(), "{text}");

@@ -28,6 +28,7 @@ use tracing::{info, warn};
 
 use crate::clock::RealClock;
 use crate::config::{ProcessingGuarantee, Settings, StartFrom};
+use crate::membership::{Directory, Herald, Introduction};
 use crate::scoring::{ModelSlot, ScoringParams, scoring_topology};
 
 pub use identity::Identity;
@@ -35,6 +36,8 @@ pub use parts::{application, load_model, save_model, scoring_params, topic_names
 pub use topics::{Creation, Found, TOMBSTONE_RETENTION_MS, check_partitions, ensure};
 pub use workers::{Stop, Workers};
 
+/// The end of the announcements may take this long: it is a hint for the others.
+const GOODBYE: Duration = Duration::from_millis(1000);
 /// A worker that takes longer for a step is stuck: above all of the broker's time-outs.
 const STALL_MS: u64 = 90_000;
 
@@ -107,6 +110,8 @@ pub struct Instance {
     pub health: Arc<crate::api::Health>,
     started_at_ms: i64,
     workers: Workers,
+    herald: Herald,
+    leave_for_good: bool,
     _identity: Identity,
 }
 
@@ -156,6 +161,14 @@ impl Instance {
             dead_letter_max_bytes,
             leave_for_good: settings.leave_on_stop,
         };
+        let introduction = Introduction {
+            instance: identity.name.clone(),
+            workers: (0..plan.count).map(|index| plan.transactional_id(index)).collect(),
+            beat_ms: settings.member_beat_ms,
+            topic: topology.members().expect("invariant: the scoring topology has a members topic"),
+            users: (topology.subs().len() - 1) as u16,
+        };
+        let herald = Herald::start(broker, introduction, &tasks, &parts.clock);
         let workers = Workers::start(broker, &parts, &plan, &health);
         if settings.auto_train && model.get().is_none() {
             autotrain::start(settings, Arc::clone(broker), &topology, &tasks, &model, stop.clone());
@@ -173,6 +186,8 @@ impl Instance {
             health,
             started_at_ms: crate::clock::now_ms(),
             workers,
+            herald,
+            leave_for_good: settings.leave_on_stop,
             _identity: identity,
         }))
     }
@@ -197,6 +212,17 @@ impl Instance {
         }
     }
 
+    /// What is known of all instances of the application.
+    #[must_use]
+    pub fn directory(&self) -> Arc<dyn Directory> {
+        self.herald.directory()
+    }
+
+    /// Others may call this instance at this `host:port` from now on.
+    pub fn serves_at(&self, endpoint: &str) {
+        self.herald.serves_at(endpoint);
+    }
+
     /// The lead topic of scoring: whose partition holds a user.
     #[must_use]
     pub fn user_topic(&self) -> TopicId {
@@ -215,7 +241,9 @@ impl Instance {
     /// A worker's failure, or workers that did not end in time.
     pub fn stop(self, within: Duration) -> Result<(), InstanceError> {
         self.health.drain();
-        self.workers.stop(within)
+        let stopped = self.workers.stop(within);
+        self.herald.stop(self.leave_for_good && stopped.is_ok(), GOODBYE);
+        stopped
     }
 }
 

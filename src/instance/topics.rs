@@ -169,6 +169,10 @@ fn specs(topology: &Topology, infos: &[Option<TopicInfo>], default_partitions: u
     let first = known(topology.subs()[0].lead()).map(|info| info.partitions);
     let input_bytes = known(topology.subs()[0].lead()).and_then(|info| info.max_message_bytes);
     let spec = |(topic, name): (TopicId, &str)| {
+        if Some(topic) == topology.members() {
+            let cleanup = Cleanup::Compact { tombstone_retention_ms: TOMBSTONE_RETENTION_MS };
+            return TopicSpec { name: name.to_owned(), partitions: 1, cleanup, max_message_bytes: None };
+        }
         let partitions = lead_partitions(topic).or(first).unwrap_or(default_partitions);
         let cleanup = if changelogs.contains(&topic) {
             Cleanup::Compact { tombstone_retention_ms: TOMBSTONE_RETENTION_MS }

@@ -62,14 +62,21 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    fn identity(&self, index: usize) -> String {
+        format!("{}-{}-{index}", self.application, self.instance)
+    }
+
+    pub(super) fn transactional_id(&self, index: usize) -> Option<String> {
+        self.exactly_once.then(|| self.identity(index))
+    }
+
     fn worker(&self, index: usize, leads: Vec<topology::record::TopicId>) -> WorkerConfig {
-        let identity = format!("{}-{}-{index}", self.application, self.instance);
         WorkerConfig {
             index,
             member: MemberConfig {
                 group: self.application.clone(),
-                instance: identity.clone(),
-                transactional_id: self.exactly_once.then_some(identity),
+                instance: self.identity(index),
+                transactional_id: self.transactional_id(index),
                 transaction_timeout_ms: self.transaction_timeout_ms,
                 leads,
             },

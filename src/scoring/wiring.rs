@@ -73,5 +73,6 @@ pub fn scoring_topology(
                     .output(&names.anomalies)
             },
         )
+        .members()
         .build()
 }

@@ -80,6 +80,7 @@ pub struct Topology {
     topics: Topics,
     subs: Vec<SubTopology>,
     dead_letters: Option<TopicId>,
+    members: Option<TopicId>,
 }
 
 impl std::fmt::Debug for Topology {
@@ -92,7 +93,7 @@ impl Topology {
     /// Begins a topology for this application id: the consumer group's name and the prefix of internal topics.
     #[must_use]
     pub fn builder(application: &str) -> Builder {
-        Builder { application: application.into(), names: Vec::new(), subs: Vec::new(), dead_letters: None }
+        Builder { application: application.into(), names: Vec::new(), subs: Vec::new(), dead_letters: None, members: None }
     }
 
     /// The application id.
@@ -125,6 +126,12 @@ impl Topology {
         self.dead_letters
     }
 
+    /// Where instances announce themselves: one partition, whatever the others have.
+    #[must_use]
+    pub fn members(&self) -> Option<TopicId> {
+        self.members
+    }
+
     /// Changelog topics, in order.
     pub fn changelogs(&self) -> impl Iterator<Item = TopicId> {
         self.subs.iter().flat_map(|sub| sub.stores.iter().map(|store| store.changelog))
@@ -148,6 +155,9 @@ impl Topology {
         }
         if let Some(dead) = self.dead_letters {
             let _ = writeln!(out, "  Dead letters: {}", self.topics.name(dead));
+        }
+        if let Some(members) = self.members {
+            let _ = writeln!(out, "  Members: {}", self.topics.name(members));
         }
         out
     }
@@ -203,6 +213,7 @@ pub struct Builder {
     names: Vec<String>,
     subs: Vec<SubTopology>,
     dead_letters: Option<TopicId>,
+    members: Option<TopicId>,
 }
 
 impl Builder {
@@ -218,6 +229,14 @@ impl Builder {
     #[must_use]
     pub fn dead_letters(mut self, topic: &str) -> Self {
         self.dead_letters = Some(self.topic(topic));
+        self
+    }
+
+    /// Has instances announce themselves on `<application>-members`.
+    #[must_use]
+    pub fn members(mut self) -> Self {
+        let topic = format!("{}-members", self.application);
+        self.members = Some(self.topic(&topic));
         self
     }
 
@@ -265,6 +284,9 @@ impl Builder {
                 if !read.insert(topic) {
                     faults.push(format!("`{}` is read twice", topics.name(topic)));
                 }
+                if Some(topic) == self.members {
+                    faults.push(format!("`{name}` reads the members topic"));
+                }
                 if Some(topic) == self.dead_letters {
                     faults.push(format!("`{name}` reads the dead letters it may write"));
                 }
@@ -282,8 +304,8 @@ impl Builder {
             faults.push(format!("`{}` is a changelog and an input", topics.name(*both)));
         }
         if faults.is_empty() {
-            let Self { application, subs, dead_letters, .. } = Self { names: Vec::new(), ..self };
-            Ok(Topology { application, topics, subs, dead_letters })
+            let Self { application, subs, dead_letters, members, .. } = Self { names: Vec::new(), ..self };
+            Ok(Topology { application, topics, subs, dead_letters, members })
         } else {
             Err(InvalidTopology(faults))
         }

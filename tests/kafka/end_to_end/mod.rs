@@ -23,6 +23,7 @@ mod bad_input;
 mod commands;
 mod crashes;
 mod instances;
+mod members;
 mod no_broker;
 mod offsets;
 mod partitioning;
