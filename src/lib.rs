@@ -16,6 +16,7 @@ pub mod instance;
 pub mod logging;
 pub mod membership;
 pub mod output;
+pub mod query;
 pub mod scoring;
 pub mod service;
 pub mod training;

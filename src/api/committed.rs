@@ -1,33 +1,48 @@
 //! A user's profile as the instance has committed it, and where it stands.
 //!
-//! Read from the store itself, which never shows what is not committed (I2), and only while the partition runs here. An absent
-//! profile is believed only of a store that has its positions: one that is just being dropped looks empty and is not (I5).
+//! Read from the store itself, which never shows what is not committed (I2): of a task while it runs here, or of a copy that follows
+//! the changelog. An absent profile is believed only of a running task's store that has its positions: one that is just being dropped
+//! looks empty and is not, and a copy may be older than the user (I5).
+
+use std::sync::Arc;
 
 use serde::Serialize;
-use state::backend::{BackendError, StorePartition};
+use state::backend::{BackendError, Positions, StorePartition};
 use state::store::decode_kept;
 use topology::partitioner::partition_of;
 use topology::status::{Phase, TaskStatus};
 use topology::topology::TaskId;
-use tracing::{debug, error};
+use tracing::error;
 
 use super::problem::{Kind, Problem};
 use super::routes::Call;
 use super::site::Site;
 use crate::scoring::UserProfile;
 
-/// When to come again while a partition is restored, in seconds.
+/// When to come again while a partition is restored or not far enough, in seconds.
 const RETRY_RESTORING_S: u16 = 2;
+const RETRY_BEHIND_S: u16 = 1;
 /// Bytes of a user's id.
 const USER_ID_BYTES_MAX: usize = 256;
+
+/// What is to be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    /// Whose profile.
+    pub(crate) user: Arc<str>,
+    /// What the answer says of where it is from: `local` and `owner` are a running task's state, `standby` is a copy's.
+    pub(crate) source: &'static str,
+    /// The next input offset that it must have reached.
+    pub(crate) min: u64,
+}
 
 /// Which committed state an answer is about.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Standing {
     position: Position,
-    /// Where it was read.
+    /// Who read it: `local` (the instance that was asked runs the partition), `owner` (another one does, and was asked), `standby`.
     source: &'static str,
-    /// Milliseconds since the partition's last commit or restore.
+    /// Milliseconds since the partition's last commit or restore; of a copy, since it was last at its changelog's end.
     age_ms: u64,
 }
 
@@ -48,32 +63,49 @@ pub(crate) struct Committed {
     pub(crate) standing: Standing,
 }
 
+/// A user's id as a payment can have it.
+pub(crate) fn checked(user_id: String) -> Result<String, Problem> {
+    if (1..=USER_ID_BYTES_MAX).contains(&user_id.len()) {
+        return Ok(user_id);
+    }
+    let detail = format!("the id has {} bytes instead of 1 to {USER_ID_BYTES_MAX}", user_id.len());
+    Err(Problem::new(Kind::InvalidUserId, detail))
+}
+
 /// Reads a user's profile.
-pub(crate) fn read(call: &Call, user_id: &str) -> Result<Committed, Problem> {
+pub(crate) fn read(call: &Call, reading: &Reading) -> Result<Committed, Problem> {
     let site = &*call.site;
-    if !(1..=USER_ID_BYTES_MAX).contains(&user_id.len()) {
-        return Err(Problem::new(
-            Kind::InvalidUserId,
-            format!("the id has {} bytes instead of 1 to {USER_ID_BYTES_MAX}", user_id.len()),
-        ));
-    }
-    if tracing::enabled!(tracing::Level::DEBUG) {
-        debug!(request = call.request, user = site.hash_of(user_id), "reads a profile");
-    }
-    let partition = partition_of(user_id.as_bytes(), site.profiles.partitions);
-    // Before the value, so that the value is at least as new as the position says.
-    let status = running(site, partition)?;
+    let partition = partition_of(reading.user.as_bytes(), site.profiles.partitions);
     let from = StorePartition { store: site.profiles.store.clone(), partition };
-    let profile = match value(site, &from, user_id.as_bytes()) {
-        Ok(profile) => profile,
-        Err(why) => {
-            // Taken away in the middle of the request: that has its own answer.
-            running(site, partition)?;
-            error!(request = call.request, store = %from, %why, "a profile could not be read");
-            return Err(Problem::new(Kind::StateUnavailable, format!("partition {partition} could not be read")));
-        }
+    let is_copy = reading.source == "standby";
+    // Before the value, so that the value is at least as new as the position says.
+    let standing = if is_copy {
+        of_copy(site, &from).map_err(|why| unreadable(call, &from, &why))?
+    } else {
+        of_task(site, partition, &running(site, partition)?, reading.source)
     };
-    Ok(Committed { profile, standing: standing(site, partition, &status) })
+    if standing.position.input_offset < reading.min {
+        return Err(behind(partition, standing.position.input_offset, reading.min).about(standing));
+    }
+    match value(site, &from, reading.user.as_bytes()) {
+        Ok(None) if is_copy => {
+            let detail = "the copy has no such user; only the partition's owner knows whether there is one";
+            Err(Problem::new(Kind::StateUnavailable, detail).about(standing).retry_after(RETRY_BEHIND_S))
+        }
+        Ok(profile) => Ok(Committed { profile, standing }),
+        Err(why) => {
+            if !is_copy {
+                // Taken away in the middle of the request: that has its own answer.
+                running(site, partition)?;
+            }
+            Err(unreadable(call, &from, &why))
+        }
+    }
+}
+
+fn unreadable(call: &Call, from: &StorePartition, why: &BackendError) -> Problem {
+    error!(request = call.request, store = %from, %why, "a profile could not be read");
+    Problem::new(Kind::StateUnavailable, format!("partition {} could not be read", from.partition))
 }
 
 /// The task that holds the partition, where it can answer.
@@ -84,12 +116,20 @@ fn running(site: &Site, partition: u32) -> Result<TaskStatus, Problem> {
     };
     match status.phase {
         Phase::Running => Ok(status),
-        Phase::Restoring | Phase::Suspended => {
-            let remaining = status.remaining;
-            let detail = format!("partition {partition} is being restored, {remaining} records remain");
-            Err(Problem::new(Kind::Restoring, detail).retry_after(RETRY_RESTORING_S))
-        }
+        Phase::Restoring | Phase::Suspended => Err(restoring(partition, status.remaining)),
     }
+}
+
+/// The partition is being restored.
+pub(crate) fn restoring(partition: u32, remaining: u64) -> Problem {
+    let detail = format!("partition {partition} is being restored, {remaining} records remain");
+    Problem::new(Kind::Restoring, detail).retry_after(RETRY_RESTORING_S)
+}
+
+/// The partition has not reached the position that was asked for.
+pub(crate) fn behind(partition: u32, next: u64, min: u64) -> Problem {
+    let detail = format!("partition {partition} is at input position {next}, and {min} was asked for");
+    Problem::new(Kind::PositionNotReached, detail).retry_after(RETRY_BEHIND_S)
 }
 
 fn value(site: &Site, from: &StorePartition, key: &[u8]) -> Result<Option<UserProfile>, BackendError> {
@@ -105,7 +145,7 @@ fn value(site: &Site, from: &StorePartition, key: &[u8]) -> Result<Option<UserPr
     }
 }
 
-fn standing(site: &Site, partition: u32, status: &TaskStatus) -> Standing {
+fn of_task(site: &Site, partition: u32, status: &TaskStatus, source: &'static str) -> Standing {
     let stores = &site.api.topology.subs()[usize::from(site.profiles.sub)].stores;
     let changelog = stores.iter().find(|store| store.name == site.profiles.store).map(|store| store.changelog);
     let changelog = status.changelogs.iter().find(|(of, _)| Some(of.topic) == changelog);
@@ -115,7 +155,28 @@ fn standing(site: &Site, partition: u32, status: &TaskStatus) -> Standing {
             input_offset: status.inputs.first().map_or(0, |(_, next)| *next),
             changelog_offset: changelog.map_or(0, |(_, next)| *next),
         },
-        source: "local",
-        age_ms: site.api.clock.now_ms().saturating_sub(status.as_of_ms).max(0).unsigned_abs(),
+        source,
+        age_ms: site.age_ms(status.as_of_ms),
     }
+}
+
+/// Where a copy stands, by the positions beside its data.
+fn of_copy(site: &Site, from: &StorePartition) -> Result<Standing, BackendError> {
+    let positions = site.api.backend.positions(from)?;
+    let positions = positions.ok_or_else(|| BackendError::Unusable(format!("{from} has no positions")))?;
+    Ok(Standing {
+        position: Position {
+            partition: from.partition,
+            input_offset: lead_position(site, &positions),
+            changelog_offset: positions.changelog,
+        },
+        source: "standby",
+        age_ms: site.age_ms(i64::try_from(positions.current_at_ms).unwrap_or(i64::MAX)),
+    })
+}
+
+/// The next offset of the lead input that a store includes, as far as it knows.
+pub(crate) fn lead_position(site: &Site, positions: &Positions) -> u64 {
+    let lead = site.topic(site.api.topology.subs()[usize::from(site.profiles.sub)].lead());
+    positions.inputs.iter().find(|(topic, _)| topic == lead).map_or(0, |(_, next)| *next)
 }

@@ -17,6 +17,7 @@ use super::routes::{Answer, Call};
 use super::server::CONNECTIONS_MAX;
 use super::site::Site;
 use super::tally;
+use super::tasks;
 
 /// In front of every name.
 const PREFIX: &str = "mangrove_";
@@ -79,7 +80,7 @@ pub(crate) fn metrics(call: &Call) -> Answer {
     let site = &*call.site;
     let mut text = Text::default();
     engine(&mut text, site);
-    tasks(&mut text, site);
+    of_tasks(&mut text, site);
     stores(&mut text, site);
     instance(&mut text, site);
     http(&mut text, site);
@@ -109,16 +110,16 @@ fn engine(text: &mut Text, site: &Site) {
 }
 
 /// What the tasks are doing, by task and by partition of a topic.
-fn tasks(text: &mut Text, site: &Site) {
-    let tasks = site.api.tasks.all();
+fn of_tasks(text: &mut Text, site: &Site) {
+    let all = site.api.tasks.all();
     text.family("tasks", "gauge", "Tasks by phase.");
     for phase in PHASES {
-        let count = tasks.values().filter(|task| task.phase == phase).count();
+        let count = all.values().filter(|task| task.phase == phase).count();
         text.sample(&[("phase", phase.as_str())], count);
     }
     let mut by_task = |name: &str, help: &str, value: &dyn Fn(&TaskStatus) -> Option<f64>| {
         text.family(name, "gauge", help);
-        for (task, status) in &tasks {
+        for (task, status) in &all {
             if let Some(value) = value(status) {
                 text.sample(&[("task", &task.to_string())], value);
             }
@@ -130,7 +131,10 @@ fn tasks(text: &mut Text, site: &Site) {
     });
     by_task("task_committed_timestamp_seconds", "When the task's last commit or restore ended.", &|task| Some(at(task.as_of_ms)));
     by_task("task_stream_time_seconds", "The largest record timestamp processed.", &|task| task.stream_time_ms.map(at));
-    offsets(text, site, &tasks);
+    by_task("input_lag_seconds", "Event time that the task's lead input is behind: see docs/architecture.md.", &|task| {
+        tasks::lag_seconds(site, task)
+    });
+    offsets(text, site, &all);
 }
 
 fn offsets(text: &mut Text, site: &Site, tasks: &std::collections::BTreeMap<TaskId, TaskStatus>) {
@@ -144,7 +148,7 @@ fn offsets(text: &mut Text, site: &Site, tasks: &std::collections::BTreeMap<Task
     };
     by_partition("input_committed_offset", "The next input offset that committed state does not include.", &mut inputs());
     by_partition("changelog_offset", "The changelog offset that committed state stands at.", &mut changelogs());
-    let lag = |(of, next): (TopicPartition, u64)| site.api.health.input_end(of).map(|end| (of, end.saturating_sub(next)));
+    let lag = |(of, next): (TopicPartition, u64)| tasks::lag_records(site, of, next).map(|lag| (of, lag));
     by_partition(
         "input_lag_records",
         "Input records not yet committed, as of the end last heard of.",
@@ -207,6 +211,10 @@ fn http(text: &mut Text, site: &Site) {
         let status = status.to_string();
         let labels = [("route", *route), ("status", status.as_str())];
         text.histogram(&labels, &tally::BUCKETS, &seen.buckets, seconds(seen.micros));
+    }
+    text.family("peer_requests_total", "counter", "Requests passed on to other instances, by what came of them.");
+    for (outcome, count) in site.peers.counts() {
+        text.sample(&[("outcome", outcome)], count);
     }
     let open = CONNECTIONS_MAX.saturating_sub(site.connections.available_permits());
     text.family("http_connections", "gauge", "Connections open, and the place kept for the next one.").sample(&[], open);

@@ -121,6 +121,12 @@ impl Health {
         self.workers.iter().map(view).collect()
     }
 
+    /// Milliseconds since the worker's last step.
+    pub(crate) fn since_step_ms(&self, worker: usize, now_ms: u64) -> u64 {
+        let stepped = self.workers.get(worker).map_or(now_ms, |worker| worker.stepped_ms.load(Ordering::Relaxed));
+        now_ms.saturating_sub(stepped)
+    }
+
     /// Why the instance should be restarted; nothing where it should not. Fit for anyone: no text of a broker is in it.
     pub(crate) fn failures(&self, now_ms: u64) -> Vec<String> {
         let mut failures = Vec::new();

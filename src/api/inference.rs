@@ -17,7 +17,8 @@ use models::{Cause, InvalidTransaction, Limits, Model, Profile, Transaction, exp
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::committed::{self, Standing};
+use super::anywhere::Handler;
+use super::committed::{self, Reading, Standing};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::routes::{Answer, Call};
@@ -32,18 +33,32 @@ struct Envelope<'b> {
     transaction: Option<&'b RawValue>,
 }
 
-/// Answers the route.
-pub(crate) fn infer(call: &Call) -> Answer {
+/// The route. A request is checked in full before it is passed on.
+pub(crate) const HANDLER: Handler = Handler { user, read: infer };
+
+fn user(call: &Call) -> Result<String, Problem> {
+    with_payment(call, |payment, _| Ok(payment.user_id.clone().into_owned()))
+}
+
+fn infer(call: &Call, reading: &Reading) -> Answer {
     let api = &call.site.api;
-    let payment = flatten(&call.body)?;
+    with_payment(call, |payment, fx| {
+        let committed = committed::read(call, reading)?;
+        let profile = committed.profile.unwrap_or_default();
+        let id = format!("inference:{}", call.request);
+        let verdict = judge(&api.params, api.model.get(), &profile.0, payment, fx, &id);
+        Ok(Reply::new(StatusCode::OK, "application/json", join(verdict, &committed.standing)))
+    })
+}
+
+/// Reads the body's payment, and converts its amount.
+fn with_payment<T>(call: &Call, then: impl FnOnce(&Transaction<'_>, Option<&Fx>) -> Result<T, Problem>) -> Result<T, Problem> {
+    let api = &call.site.api;
+    let text = flatten(&call.body)?;
     let limits = Limits { max_future_ms: api.params.max_future_ms, ..Limits::default() };
-    let payment = Transaction::from_json(payment.as_bytes(), api.clock.now_ms(), &limits).map_err(|why| refused(&why))?;
+    let payment = Transaction::from_json(text.as_bytes(), api.clock.now_ms(), &limits).map_err(|why| refused(&why))?;
     let fx = convert(&api.params, &payment)?;
-    let committed = committed::read(call, &payment.user_id)?;
-    let profile = committed.profile.unwrap_or_default();
-    let id = format!("inference:{}", call.request);
-    let verdict = judge(&api.params, api.model.get(), &profile.0, &payment, fx.as_ref(), &id);
-    Ok(Reply::new(StatusCode::OK, "application/json", join(verdict, &committed.standing)))
+    then(&payment, fx.as_ref())
 }
 
 /// The payment as the stream has it: the transaction's fields with the user's id among them, so that one reader serves both.

@@ -3,24 +3,27 @@
 //! ```text
 //! listener -> server (connections, limits) -> routes (table, method, token, body, time) -> a handler -> Reply | Problem
 //!                                                                                             |
-//!                                         committed (a user's profile and where it stands) <--+
+//!   query (which instance) <- anywhere -> committed (a user's profile and where it stands) <--+
 //! ```
 //!
 //! A route is one row of `routes::ROUTES`: method, path, access, handler. Handlers are plain functions of a `routes::Call`;
 //! those that read the store run beside the event loop, so a slow disk never holds up a probe. Every error is a
 //! `problem::Problem` (RFC 9457) of a closed set, each explained at `/problems/{name}`.
 //!
-//! Invariants: only committed state is answered, with the position it stands for; "not found" is said only by an instance that
-//! holds the partition (I5); a user's id is in no log line, metric or problem; nothing a caller sends makes a handler panic,
+//! Invariants: only committed state is answered, with the position it stands for; "not found" is said only by the instance that
+//! runs the partition (I5); a user's id is in no log line, metric or problem; nothing a caller sends makes a handler panic,
 //! and one that does all the same costs its own request only.
 //! Limits: a head of 32 KiB within 5 s, a body of 1 MiB within 5 s, 5 s for an answer, 1,024 connections, 64 reads of the store at
 //! once; an idle connection is closed after 5 s. They are constants of `server` and `routes`.
 
+mod anywhere;
 mod auth;
 mod committed;
 mod exposition;
+mod graph;
 mod health;
 mod inference;
+mod parameters;
 mod patience;
 mod probes;
 mod problem;
@@ -29,7 +32,10 @@ mod reply;
 mod routes;
 mod server;
 mod site;
+mod stores;
 mod tally;
+mod tasks;
+mod users;
 
 #[cfg(test)]
 mod tests;
@@ -43,6 +49,7 @@ use topology::status::Tasks;
 use topology::topology::Topology;
 
 use crate::config::ProcessingGuarantee;
+use crate::membership::Directory;
 use crate::scoring::{ModelSlot, ScoringParams};
 
 pub use health::Health;
@@ -68,6 +75,11 @@ pub struct Api {
     pub model: ModelSlot,
     /// How the stream scores.
     pub params: ScoringParams,
+    /// Who has the partitions that this instance has not.
+    pub directory: Arc<dyn Directory>,
+    /// After so many milliseconds without a step of its worker a task may have been given to another instance unheard: it is not read
+    /// as the owner's any more. The group's session time-out; no end where there is no group to be dropped from.
+    pub session_ms: u64,
     /// How it is, for probes.
     pub health: Arc<Health>,
     /// The time.

@@ -11,13 +11,13 @@
 use hyper::StatusCode;
 use serde::Serialize;
 use topology::status::{Phase, TaskStatus};
-use topology::topology::TaskId;
 
 use super::health::WorkerView;
 use super::profile::rfc3339;
 use super::reply::Reply;
 use super::routes::{Answer, Call};
 use super::site::Site;
+use super::tasks::{self, TaskShown};
 
 /// A probe's answer.
 #[derive(Serialize)]
@@ -160,45 +160,15 @@ struct WorkerInFull {
     trouble: Option<String>,
 }
 
-#[derive(Serialize)]
-struct TaskShown<'s> {
-    /// `{sub-topology}_{partition}`.
-    task: String,
-    sub_topology: &'s str,
-    partition: u32,
-    phase: &'static str,
-    worker: usize,
-    inputs: Vec<Place<'s>>,
-    changelogs: Vec<Place<'s>>,
-    restored: u64,
-    remaining: u64,
-    /// When its last commit or restore ended.
-    as_of: Option<String>,
-    /// The largest record timestamp processed.
-    stream_time: Option<String>,
-}
-
-/// A place in a topic.
-#[derive(Serialize)]
-struct Place<'s> {
-    topic: &'s str,
-    partition: u32,
-    /// The next offset.
-    offset: u64,
-    /// Records up to the end, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lag: Option<u64>,
-}
-
 /// `GET /v1/health`.
 pub(crate) fn health(call: &Call) -> Answer {
     let site = &*call.site;
     let (api, now_ms) = (&site.api, site.monotonic_ms());
     let views = api.health.workers(now_ms);
-    let tasks = api.tasks.all();
+    let all = api.tasks.all();
     let shown = workers(&views).workers.into_iter();
     let overview = Overview {
-        status: status(site, tasks.values(), now_ms),
+        status: status(site, all.values(), now_ms),
         version: env!("CARGO_PKG_VERSION"),
         instance: &api.instance,
         application: api.topology.application(),
@@ -206,7 +176,7 @@ pub(crate) fn health(call: &Call) -> Answer {
         model_id: api.model.get().map(|model| model.id.clone()),
         started_at: rfc3339(api.started_at_ms),
         uptime_seconds: api.clock.now_ms().saturating_sub(api.started_at_ms).max(0).unsigned_abs() / 1000,
-        tasks: tasks.iter().map(|(task, status)| task_shown(site, *task, status)).collect(),
+        tasks: all.iter().map(|(task, status)| tasks::shown(site, *task, status)).collect(),
         workers: shown.zip(views).map(|(shown, view)| WorkerInFull { shown, trouble: view.trouble }).collect(),
     };
     Ok(Reply::json(StatusCode::OK, &overview))
@@ -224,31 +194,5 @@ fn status<'t>(site: &Site, mut tasks: impl Iterator<Item = &'t TaskStatus>, now_
         "restoring"
     } else {
         "ok"
-    }
-}
-
-fn task_shown<'s>(site: &'s Site, task: TaskId, status: &TaskStatus) -> TaskShown<'s> {
-    let api = &site.api;
-    TaskShown {
-        task: task.to_string(),
-        sub_topology: api.topology.subs().get(usize::from(task.sub)).map_or("", |sub| &sub.name),
-        partition: task.partition,
-        phase: status.phase.as_str(),
-        worker: status.worker,
-        inputs: (status.inputs.iter())
-            .map(|&(of, offset)| Place {
-                topic: site.topic(of.topic),
-                partition: of.partition,
-                offset,
-                lag: api.health.input_end(of).map(|end| end.saturating_sub(offset)),
-            })
-            .collect(),
-        changelogs: (status.changelogs.iter())
-            .map(|&(of, offset)| Place { topic: site.topic(of.topic), partition: of.partition, offset, lag: None })
-            .collect(),
-        restored: status.restored,
-        remaining: status.remaining,
-        as_of: rfc3339(status.as_of_ms),
-        stream_time: status.stream_time_ms.and_then(rfc3339),
     }
 }

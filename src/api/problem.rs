@@ -54,6 +54,10 @@ kinds! {
     /// A user id that no payment can have.
     InvalidUserId = "invalid-user-id", BAD_REQUEST, "This cannot be a user's id",
         "A user's id has 1 to 256 bytes of UTF-8. In a path it is percent-encoded.";
+    /// A parameter of the query that is none.
+    InvalidParameter = "invalid-parameter", BAD_REQUEST, "A parameter of the query is wrong",
+        "The answer names the parameter and what is expected. Parameters that a route does not know are refused, so that a \
+         misspelled one is not passed over.";
     /// The body is not JSON.
     NotJson = "not-json", BAD_REQUEST, "The body is not JSON",
         "The body must be one JSON value in UTF-8.";
@@ -77,6 +81,10 @@ kinds! {
     NoSuchUser = "no-such-user", NOT_FOUND, "This user has no profile",
         "No payment of this user is committed, or the user was erased. The instance that answers holds the user's partition, and \
          `position` says up to where.";
+    /// The partition that a cursor points into has left.
+    CursorGone = "cursor-gone", GONE, "The list cannot be continued here",
+        "The partition that the cursor points into is no longer on this instance. Begin again without `after`, or ask the \
+         instance that has it now: /v1/topology shows which.";
     /// The path is there, the method is not.
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not take this method",
         "The header Allow names the methods it takes.";
@@ -99,10 +107,24 @@ kinds! {
     /// A fault of ours.
     Internal = "internal", INTERNAL_SERVER_ERROR, "The request failed",
         "A fault in the program. The log has it under the request's id, which is the problem's `instance`: please report it.";
-    /// Another instance has the partition.
+    /// Another instance passed the request on, and the partition is not here.
     NotHere = "not-here", SERVICE_UNAVAILABLE, "This instance does not hold the user's partition",
-        "Each user belongs to one partition and each partition to one instance at a time. Ask the others; in a rebalance, \
-         shortly none may have it.";
+        "Another instance passed the request on to this one, which does not have the partition, and a request is passed on only \
+         once. Callers see `moving` instead.";
+    /// Nobody has the partition.
+    Moving = "moving", SERVICE_UNAVAILABLE, "The user's partition is on its way",
+        "Each user belongs to one partition, and each partition to one instance at a time. At the moment none is known to have \
+         this one: instances came or went, and the group is handing it out. Try again after Retry-After; with `consistency=any` a \
+         standby may answer meanwhile.";
+    /// The owner of the partition does not answer.
+    OwnerUnreachable = "owner-unreachable", SERVICE_UNAVAILABLE, "The owner of the user's partition does not answer",
+        "The instance that is known to have the partition gave no answer in time. If it is gone, the group gives the partition to \
+         another one once its session times out. Try again after Retry-After; with `consistency=any` a standby may answer meanwhile. If \
+         it persists: HTTP_ADVERTISED_ADDR must be an address that the other instances can call.";
+    /// Committed state has not reached `min_position`.
+    PositionNotReached = "position-not-reached", SERVICE_UNAVAILABLE, "The position that was asked for is not reached yet",
+        "`position` says how far committed state is. The offset of `min_position` is a next offset: to read what the record at \
+         offset 41 did, ask for 42. Try again after Retry-After, or with a longer `timeout`.";
     /// The partition is being brought up to date.
     Restoring = "restoring", SERVICE_UNAVAILABLE, "The user's partition is being restored",
         "The instance is reading the partition's changelog and answers once it is through. Try again after Retry-After; /readyz \
@@ -122,8 +144,13 @@ impl Kind {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
     }
 
+    /// True where the partition left, or fell back, between the decision to read it and the reading.
+    pub(crate) fn is_passing(self) -> bool {
+        matches!(self, Self::NotHere | Self::Restoring | Self::PositionNotReached)
+    }
+
     /// `/problems/{name}`.
-    fn uri(self) -> String {
+    pub(crate) fn uri(self) -> String {
         format!("/problems/{}", self.name())
     }
 
@@ -187,6 +214,11 @@ impl Problem {
     /// A problem with words on this occurrence.
     pub(crate) fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, detail: detail.into(), more: Box::default() }
+    }
+
+    /// What is wrong, in kind.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// A body of which one part is wrong.

@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use models::Profile;
 use serde::Serialize;
 
-use super::committed::{self, Committed, Standing};
+use super::anywhere::Handler;
+use super::committed::{self, Committed, Reading, Standing};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::routes::{Answer, Call};
@@ -82,11 +83,13 @@ struct Merchant<'p> {
     count: u64,
 }
 
-/// Answers the route.
-pub(crate) fn profile(call: &Call) -> Answer {
-    let Committed { profile, standing } = committed::read(call, &call.name)?;
+/// The route.
+pub(crate) const HANDLER: Handler = Handler { user: |call| Ok(call.name.clone()), read: profile };
+
+fn profile(call: &Call, reading: &Reading) -> Answer {
+    let Committed { profile, standing } = committed::read(call, reading)?;
     let Some(profile) = profile else {
-        return Err(Problem::new(Kind::NoSuchUser, "the user's partition is here and has no such user").about(standing));
+        return Err(Problem::new(Kind::NoSuchUser, "the user's partition has no such user").about(standing));
     };
     let fx = call.site.api.params.fx.as_ref();
     let currency = fx.and_then(|table| table.convert(0.0, None)).map(|fx| fx.base);

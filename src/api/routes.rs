@@ -3,19 +3,21 @@
 //! 1. route: the path's pattern, then the method (404, 405)
 //! 2. access: token and scope (401, 403), before anything of the body is read
 //! 3. body: only for routes that take one; type (415), size (413), time (408)
-//! 4. the handler: from memory on the event loop, or beside it where it reads the store, within a bound on such work (429)
+//! 4. the handler: from memory on the event loop, or beside it where it reads the store, within a bound on such work (429);
+//!    what is about one user is answered by whoever has that user's partition (`anywhere`)
 //! 5. the answer is counted by route and logged under the request's id
 //!
 //! A new route is a row of [`ROUTES`] and a handler; a handler of another kind (a stream, say) is a variant of [`Run`].
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response};
 use tokio::time::timeout;
 use tracing::{debug, error};
@@ -24,8 +26,9 @@ use super::auth::{Access, Caller, authorise};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::site::Site;
-use super::{exposition, inference, probes, profile};
+use super::{anywhere, exposition, graph, inference, probes, profile, stores, users};
 use crate::config::Scope;
+use crate::query::{ANSWERED_BY, HOP};
 
 /// Bytes of a body.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -34,7 +37,9 @@ const BODY_MAX: Duration = Duration::from_secs(5);
 /// For a place among the requests that read the store.
 const TURN_MAX: Duration = Duration::from_secs(1);
 /// For a request that reads the store, once it has its place.
-const READ_MAX: Duration = Duration::from_secs(5);
+pub(crate) const READ_MAX: Duration = Duration::from_secs(5);
+/// Bytes of a request's id that another instance gave it.
+const REQUEST_ID_MAX: usize = 40;
 /// When to come again after one of these ran out, in seconds.
 const RETRY_S: u16 = 1;
 /// The route's name in metrics where there was none.
@@ -44,15 +49,51 @@ const NO_ROUTE: &str = "none";
 pub(crate) type Answer = Result<Reply, Problem>;
 
 /// A request as a handler gets it.
+#[derive(Clone)]
 pub(crate) struct Call {
     pub(crate) site: Arc<Site>,
     /// The request's id.
     pub(crate) request: String,
+    pub(crate) method: Method,
+    /// Its path, as it came.
+    pub(crate) path: String,
+    /// Its query, as it came; empty where it has none.
+    pub(crate) query: String,
     /// What stood for the placeholder of the route's path, decoded; empty where it has none.
     pub(crate) name: String,
+    /// True where another instance passed it on: it goes no further.
+    pub(crate) hop: bool,
+    /// What the caller showed of itself.
+    pub(crate) authorization: Option<HeaderValue>,
     /// The body; empty for routes that take none.
     pub(crate) body: Bytes,
 }
+
+impl Call {
+    fn new(site: &Arc<Site>, request: &Request<Incoming>) -> Self {
+        let hop = request.headers().get(HOP);
+        let given = hop.and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
+        Self {
+            site: Arc::clone(site),
+            request: given.map_or_else(|| site.next_request(), str::to_owned),
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            query: request.uri().query().unwrap_or_default().to_owned(),
+            name: String::new(),
+            hop: hop.is_some(),
+            authorization: request.headers().get(AUTHORIZATION).cloned(),
+            body: Bytes::new(),
+        }
+    }
+}
+
+/// As [`Site::next_request`] makes them: nothing else comes into log lines.
+fn is_request_id(id: &str) -> bool {
+    (1..=REQUEST_ID_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+}
+
+/// An answer to come.
+pub(crate) type Coming = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// How a handler runs.
 #[derive(Clone, Copy)]
@@ -61,6 +102,10 @@ pub(crate) enum Run {
     Here(fn(&Call) -> Answer),
     /// Beside the event loop: it reads the store.
     Aside(fn(&Call) -> Answer),
+    /// On the event loop: it waits for others.
+    Waiting(fn(Call) -> Coming),
+    /// About one user: wherever the user's partition is.
+    Anywhere(anywhere::Handler),
 }
 
 /// One route.
@@ -82,38 +127,34 @@ const fn post(path: &'static str, access: Access, run: Run) -> Route {
     Route { method: Method::POST, path, access, run }
 }
 
+const ADMIN: Access = Access::Needs(Scope::Admin);
+
 /// Every route there is.
-pub(crate) static ROUTES: [Route; 8] = [
+pub(crate) static ROUTES: [Route; 11] = [
     get("/livez", Access::Open, Run::Here(probes::livez)),
     get("/readyz", Access::Open, Run::Here(probes::readyz)),
     get("/startupz", Access::Open, Run::Here(probes::startupz)),
     get("/problems/{}", Access::Open, Run::Here(explain_problem)),
     get("/metrics", QUERY, Run::Aside(exposition::metrics)),
     get("/v1/health", QUERY, Run::Here(probes::health)),
-    get("/v1/users/{}/profile", QUERY, Run::Aside(profile::profile)),
-    post("/v1/inference", QUERY, Run::Aside(inference::infer)),
+    get("/v1/topology", QUERY, Run::Waiting(graph::topology)),
+    get("/v1/state", QUERY, Run::Aside(stores::state)),
+    get("/v1/state/users", ADMIN, Run::Aside(users::list)),
+    get("/v1/users/{}/profile", QUERY, Run::Anywhere(profile::HANDLER)),
+    post("/v1/inference", QUERY, Run::Anywhere(inference::HANDLER)),
 ];
 
 /// Answers a request, whatever it is.
 pub(crate) async fn answer(site: Arc<Site>, request: Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
     let began_us = site.api.clock.monotonic_us();
-    let id = site.next_request();
-    let method = request.method().clone();
-    let (route, answer) = match find(&method, request.uri().path()) {
+    let call = Call::new(&site, &request);
+    let (id, method, hop) = (call.request.clone(), call.method.clone(), call.hop);
+    let (route, answer) = match find(&call.method, request.uri().path()) {
         Err(problem) => (NO_ROUTE, Err(problem)),
         Ok((route, name)) => {
             let name = decode(name).map(Cow::into_owned);
             let answer = match name {
-                Ok(name) => {
-                    handle(
-                        &site,
-                        route,
-                        request,
-                        peer,
-                        Call { site: Arc::clone(&site), request: id.clone(), name, body: Bytes::new() },
-                    )
-                    .await
-                }
+                Ok(name) => handle(route, request, peer, Call { name, ..call }).await,
                 Err(problem) => Err(problem),
             };
             (route.path, answer)
@@ -123,8 +164,12 @@ pub(crate) async fn answer(site: Arc<Site>, request: Request<Incoming>, peer: Ip
     let micros = site.api.clock.monotonic_us().saturating_sub(began_us);
     let status = reply.status().as_u16();
     site.tally.add(route, status, micros);
-    debug!(request = id, method = method.as_str(), route, status, micros, "answered");
-    reply.into_response(&id)
+    debug!(request = id, method = method.as_str(), route, status, micros, hop, "answered");
+    let mut response = reply.into_response(&id);
+    if hop && let Ok(instance) = HeaderValue::from_str(&site.api.instance) {
+        response.headers_mut().insert(ANSWERED_BY, instance);
+    }
+    response
 }
 
 /// The route of a request, with what stands for its placeholder as it came.
@@ -159,7 +204,7 @@ fn matched<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
 }
 
 /// Percent-decodes a segment of a path. A plus sign is a plus sign there.
-fn decode(segment: &str) -> Result<Cow<'_, str>, Problem> {
+pub(crate) fn decode(segment: &str) -> Result<Cow<'_, str>, Problem> {
     if !segment.contains('%') {
         return Ok(Cow::Borrowed(segment));
     }
@@ -178,15 +223,17 @@ fn decode(segment: &str) -> Result<Cow<'_, str>, Problem> {
 }
 
 /// Steps 2 to 4.
-async fn handle(site: &Arc<Site>, route: &'static Route, request: Request<Incoming>, peer: IpAddr, mut call: Call) -> Answer {
+async fn handle(route: &'static Route, request: Request<Incoming>, peer: IpAddr, mut call: Call) -> Answer {
     let caller = Caller { peer, target_host: request.uri().host(), headers: request.headers() };
-    let _token = authorise(&site.tokens, route.access, &caller)?;
+    let _token = authorise(&call.site.tokens, route.access, &caller)?;
     if route.method == Method::POST {
         call.body = read_body(request).await?;
     }
     match route.run {
         Run::Here(handler) => handler(&call),
-        Run::Aside(handler) => run_aside(site, handler, call).await,
+        Run::Aside(handler) => run_aside(call, READ_MAX, handler).await,
+        Run::Waiting(handler) => handler(call).await,
+        Run::Anywhere(handler) => anywhere::answer(call, handler).await,
     }
 }
 
@@ -214,24 +261,29 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.trim().eq_ignore_ascii_case("application/json")
 }
 
-async fn run_aside(site: &Arc<Site>, handler: fn(&Call) -> Answer, call: Call) -> Answer {
-    let Ok(Ok(place)) = timeout(TURN_MAX, Arc::clone(&site.work).acquire_owned()).await else {
+/// Runs something that reads the store beside the event loop.
+pub(crate) async fn run_aside<T: Send + 'static>(
+    call: Call,
+    limit: Duration,
+    work: impl FnOnce(&Call) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let Ok(Ok(place)) = timeout(TURN_MAX, Arc::clone(&call.site.work).acquire_owned()).await else {
         return Err(Problem::new(Kind::TooManyRequests, "no place became free in time").retry_after(RETRY_S));
     };
     let request = call.request.clone();
     let work = tokio::task::spawn_blocking(move || {
-        let answer = handler(&call);
+        let answer = work(&call);
         // Held to the end, given up on or not: it bounds what is really at work.
         drop(place);
         answer
     });
-    match timeout(READ_MAX, work).await {
+    match timeout(limit, work).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(why)) => {
             error!(request, panicked = why.is_panic(), "a request's handler did not come to its end");
             Err(Problem::new(Kind::Internal, "the request's handler failed"))
         }
-        Err(_) => Err(Problem::new(Kind::TooSlow, format!("no answer within {} s", READ_MAX.as_secs())).retry_after(RETRY_S)),
+        Err(_) => Err(Problem::new(Kind::TooSlow, format!("no answer within {} ms", limit.as_millis())).retry_after(RETRY_S)),
     }
 }
 

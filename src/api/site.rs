@@ -12,6 +12,7 @@ use super::Api;
 use super::server::{CONNECTIONS_MAX, WORK_MAX};
 use super::tally::Tally;
 use crate::config::ApiToken;
+use crate::query::Peers;
 
 /// The store that profiles are kept in.
 const PROFILES: &str = "profiles";
@@ -36,6 +37,8 @@ pub(crate) struct Site {
     pub(crate) connections: Arc<Semaphore>,
     /// Places for requests that read the store.
     pub(crate) work: Arc<Semaphore>,
+    /// The way to other instances.
+    pub(crate) peers: Peers,
     pub(crate) tally: Tally,
     requests: AtomicU64,
 }
@@ -53,6 +56,7 @@ impl Site {
             profiles,
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             work: Arc::new(Semaphore::new(WORK_MAX)),
+            peers: Peers::default(),
             tally: Tally::default(),
             requests: AtomicU64::new(0),
         })
@@ -73,6 +77,11 @@ impl Site {
     /// Milliseconds since some moment.
     pub(crate) fn monotonic_ms(&self) -> u64 {
         self.api.clock.monotonic_us() / 1000
+    }
+
+    /// Milliseconds since a moment of people's clock.
+    pub(crate) fn age_ms(&self, moment_ms: i64) -> u64 {
+        self.api.clock.now_ms().saturating_sub(moment_ms).max(0).unsigned_abs()
     }
 
     /// A topic's name.

@@ -5,6 +5,7 @@
 //! ```
 
 mod autotrain;
+mod ends;
 mod identity;
 mod parts;
 mod topics;
@@ -26,11 +27,13 @@ use topology::topology::Topology;
 use topology::worker::Parts;
 use tracing::{info, warn};
 
+use crate::broker::kafka::KafkaConfig;
 use crate::clock::RealClock;
-use crate::config::{ProcessingGuarantee, Settings, StartFrom};
+use crate::config::{BrokerKind, ProcessingGuarantee, Settings, StartFrom};
 use crate::membership::{Directory, Herald, Introduction};
 use crate::scoring::{ModelSlot, ScoringParams, scoring_topology};
 
+use ends::Ends;
 pub use identity::Identity;
 pub use parts::{application, load_model, save_model, scoring_params, topic_names};
 pub use topics::{Creation, Found, TOMBSTONE_RETENTION_MS, check_partitions, ensure};
@@ -109,6 +112,7 @@ pub struct Instance {
     /// Health, as probes see it.
     pub health: Arc<crate::api::Health>,
     started_at_ms: i64,
+    ends: Ends,
     workers: Workers,
     herald: Herald,
     leave_for_good: bool,
@@ -174,7 +178,9 @@ impl Instance {
             autotrain::start(settings, Arc::clone(broker), &topology, &tasks, &model, stop.clone());
         }
         let name = identity.name.clone();
+        let ends = Ends::follow(broker, &tasks, &health);
         Ok(Some(Self {
+            ends,
             name,
             topology,
             model,
@@ -205,6 +211,8 @@ impl Instance {
             backend: Arc::clone(&self.backend),
             model: self.model.clone(),
             params: self.params.clone(),
+            directory: self.directory(),
+            session_ms: session_ms(settings),
             health: Arc::clone(&self.health),
             clock: Arc::new(RealClock),
             started_at_ms: self.started_at_ms,
@@ -241,10 +249,22 @@ impl Instance {
     /// A worker's failure, or workers that did not end in time.
     pub fn stop(self, within: Duration) -> Result<(), InstanceError> {
         self.health.drain();
+        self.ends.tell();
+        let began = crate::clock::monotonic();
         let stopped = self.workers.stop(within);
         self.herald.stop(self.leave_for_good && stopped.is_ok(), GOODBYE);
+        self.ends.wait(within.saturating_sub(crate::clock::since(began)));
         stopped
     }
+}
+
+/// How long the group waits for a silent member.
+fn session_ms(settings: &Settings) -> u64 {
+    if settings.broker == BrokerKind::Embedded {
+        return u64::MAX;
+    }
+    let set = settings.kafka.iter().find(|(property, _)| *property == "session.timeout.ms");
+    set.and_then(|(_, value)| value.parse().ok()).unwrap_or(KafkaConfig::default().session_timeout_ms)
 }
 
 /// Opens the store; one that refuses to open is dropped: the changelog has everything.

@@ -163,7 +163,8 @@ impl Topology {
     }
 
     /// The graph's edges as (from, to) of node names; a processor is named after its sub-topology.
-    fn edges(&self) -> Vec<(String, String)> {
+    #[must_use]
+    pub fn edges(&self) -> Vec<(String, String)> {
         let mut edges = Vec::new();
         for sub in &self.subs {
             let name = |topic| self.topics.name(topic).to_owned();

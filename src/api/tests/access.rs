@@ -7,7 +7,7 @@ use crate::api::routes::ROUTES;
 use crate::config::{ApiToken, Scope};
 use crate::scoring::ScoringParams;
 
-fn token(name: &str, text: &str, scopes: &[Scope]) -> ApiToken {
+pub(super) fn token(name: &str, text: &str, scopes: &[Scope]) -> ApiToken {
     ApiToken { name: name.into(), scopes: scopes.iter().copied().collect(), sha256: Sha256::digest(text).into() }
 }
 
@@ -22,8 +22,14 @@ fn guarded() -> World {
     world
 }
 
-const GUARDED: [(&str, &str); 4] =
-    [("GET", "/v1/health"), ("GET", "/metrics"), ("GET", "/v1/users/u/profile"), ("POST", "/v1/inference")];
+const GUARDED: [(&str, &str); 6] = [
+    ("GET", "/v1/health"),
+    ("GET", "/v1/topology"),
+    ("GET", "/v1/state"),
+    ("GET", "/metrics"),
+    ("GET", "/v1/users/u/profile"),
+    ("POST", "/v1/inference"),
+];
 const PAYMENT: &[u8] = br#"{"user_id":"u","transaction":{"amount":1,"merchant":"m"}}"#;
 
 #[test]

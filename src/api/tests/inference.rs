@@ -170,5 +170,5 @@ fn money_is_converted_as_in_the_stream() {
 fn a_user_elsewhere_is_not_scored_as_a_new_one() {
     let world = World::idle(ScoringParams::default(), Vec::new());
     let body = br#"{"user_id":"u","transaction":{"amount":1,"merchant":"m"}}"#;
-    world.client().post("/v1/inference", body).problem(503, "not-here");
+    world.client().post("/v1/inference", body).problem(503, "moving");
 }

@@ -2,9 +2,11 @@
 
 mod abuse;
 mod access;
+mod anywhere;
 mod arbitrary;
 mod client;
 mod inference;
+mod overview;
 mod state;
 mod watching;
 mod world;

@@ -95,7 +95,7 @@ fn an_unknown_user_is_an_answer_about_committed_state() {
 #[test]
 fn partitions_that_are_elsewhere_or_not_restored_are_not_answered() {
     let mut world = World::idle(ScoringParams::default(), Vec::new());
-    world.get("/v1/users/u1/profile").problem(503, "not-here");
+    world.get("/v1/users/u1/profile").problem(503, "moving");
     world.step_into_restore();
     let got = world.get("/v1/users/u1/profile");
     got.problem(503, "restoring");

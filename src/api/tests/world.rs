@@ -25,13 +25,17 @@ use topology::status::{Phase, Tasks};
 use topology::topology::Topology;
 use topology::worker::{Parts, Worker, WorkerConfig};
 
+use super::anywhere::Board;
 use super::client::Client;
 use crate::api::{Api, Health, serve};
 use crate::config::{ApiToken, ProcessingGuarantee};
+use crate::membership::Directory;
 use crate::scoring::{ModelSlot, ScoringParams, TopicNames, UserProfile, scoring_topology};
 
 /// Partitions of every topic.
 const PARTITIONS: u32 = 4;
+/// After this long without a step its worker may have been replaced.
+pub(super) const SESSION_MS: u64 = 15_000;
 /// What the interface's clock shows.
 pub(super) const NOW_MS: i64 = 1_700_000_000_000;
 
@@ -126,6 +130,11 @@ pub(super) struct World {
 impl World {
     /// An instance that has not joined its group yet.
     pub(super) fn idle(params: ScoringParams, tokens: Vec<ApiToken>) -> Self {
+        Self::knowing(Board::default().seat("one"), params, tokens)
+    }
+
+    /// As [`Self::idle`], under the name that the directory has for it.
+    pub(super) fn knowing(directory: Arc<dyn Directory>, params: ScoringParams, tokens: Vec<ApiToken>) -> Self {
         let model = ModelSlot::default();
         let topology = scoring_topology("test", &TopicNames::default(), &params, &model).expect("a topology");
         let topology = Arc::new(topology);
@@ -147,7 +156,7 @@ impl World {
         let clock = MockClock::at(NOW_MS);
         let health = Arc::new(Health::new(1, NOW_MS.unsigned_abs(), 60_000));
         let api = Api {
-            instance: "one".to_owned(),
+            instance: directory.me(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
             topology: Arc::clone(&topology),
             partitions: parts.partitions.clone(),
@@ -156,6 +165,8 @@ impl World {
             backend: Arc::clone(&parts.backend),
             model: model.clone(),
             params,
+            directory,
+            session_ms: SESSION_MS,
             health: Arc::clone(&health),
             clock: Arc::new(clock.clone()),
             started_at_ms: NOW_MS - 5_000,
@@ -217,6 +228,21 @@ impl World {
             }
         }
         panic!("the worker does not come to rest");
+    }
+
+    /// Takes over what another instance has committed of one partition, as a standby does.
+    pub(super) fn copy(&self, other: &World, partition: u32) {
+        let of = StorePartition { store: "profiles".into(), partition };
+        let mut set = WriteSet::default();
+        set.begin(of.clone());
+        let each = &mut |key: &[u8], value: &[u8]| {
+            set.change(key, Some(value));
+            true
+        };
+        other.store.inner.scan(&of, None, usize::MAX, each).expect("a scan");
+        set.positions(other.store.inner.positions(&of).expect("positions").expect("an open partition"));
+        self.store.inner.open(&of).expect("opened");
+        self.store.inner.write(&set).expect("written");
     }
 
     fn step(&mut self) {
