@@ -27,6 +27,7 @@ mod members;
 mod no_broker;
 mod offsets;
 mod partitioning;
+mod queries;
 mod sparkov;
 mod stopping;
 mod topics;
