@@ -27,6 +27,8 @@ use crate::query::{Asked, Consistency, Facts, Failed, Gave, Got, Here, Refusal, 
 
 /// Between two looks at a position that is about to be reached: about a commit's time under little load.
 const LOOK: Duration = Duration::from_millis(5);
+/// Of the time given to another instance, what is kept for the way there and back: a quarter, and at most this.
+const WAY_MAX: Duration = Duration::from_millis(500);
 /// What a reading gets of time, however short the caller's.
 const READ_MIN: Duration = Duration::from_millis(100);
 /// When to come again during a move, in seconds.
@@ -76,21 +78,18 @@ impl Search {
         loop {
             match self.step(&me).await? {
                 Step::Read => {
-                    let source = if self.call.hop { "owner" } else { "local" };
-                    match self.read(handler, Reading { user: Arc::clone(&user), source, min: self.min() }).await {
+                    match self.read(handler, self.of_task(&user)).await {
                         // It left or fell back in between: what is known has changed.
                         Err(problem) if self.left().is_some() && problem.kind().is_passing() => sleep(LOOK).await,
                         answer => return answer,
                     }
                 }
-                Step::ReadCopy => {
-                    match self.read(handler, Reading { user: Arc::clone(&user), source: "standby", min: self.min() }).await {
-                        Err(problem) if problem.kind().status().is_server_error() && !self.call.hop => {
-                            self.tried.insert(me.clone());
-                        }
-                        answer => return answer,
+                Step::ReadCopy => match self.read(handler, self.of_copy(&user)).await {
+                    Err(problem) if problem.kind().status().is_server_error() && !self.call.hop => {
+                        self.tried.insert(me.clone());
                     }
-                }
+                    answer => return answer,
+                },
                 Step::Wait => sleep(LOOK.min(self.left().unwrap_or_default())).await,
                 Step::AskOwner(owner) => {
                     // Where a copy will do, half of the time is left for it.
@@ -115,6 +114,12 @@ impl Search {
                         Ok(_) | Err(_) => self.tried.insert(standby.instance),
                     };
                 }
+                Step::Refuse(Refusal::Behind { .. }) => {
+                    // The reading says where it stands, or has got there by now.
+                    let runs = matches!(in_tasks(&self.call.site, self.partition), Here::Running { .. });
+                    let reading = if runs { self.of_task(&user) } else { self.of_copy(&user) };
+                    return self.read(handler, reading).await;
+                }
                 Step::Refuse(refusal) => return self.refuse(refusal),
             }
         }
@@ -122,6 +127,15 @@ impl Search {
 
     fn min(&self) -> u64 {
         self.wish.min_of(self.partition)
+    }
+
+    fn of_task(&self, user: &Arc<str>) -> Reading {
+        let source = if self.call.hop { "owner" } else { "local" };
+        Reading { user: Arc::clone(user), source, min: self.min() }
+    }
+
+    fn of_copy(&self, user: &Arc<str>) -> Reading {
+        Reading { user: Arc::clone(user), source: "standby", min: self.min() }
     }
 
     /// The time that is left; none once it is over.
@@ -161,7 +175,8 @@ impl Search {
 
     async fn ask(&self, peer: &Peer, consistency: Consistency, share: u32) -> Result<Got, Failed> {
         let limit = self.left().unwrap_or_default() / share;
-        let query = self.wish.onward(consistency, self.partition, limit);
+        // Who is asked may use up its time: its answer is to arrive within ours.
+        let query = self.wish.onward(consistency, self.partition, limit - (limit / 4).min(WAY_MAX));
         let asked = Asked {
             // The answer to HEAD is that to GET: our server cuts its body off.
             method: if self.call.method == Method::HEAD { Method::GET } else { self.call.method.clone() },
@@ -184,8 +199,10 @@ impl Search {
         match refusal {
             Refusal::NotHere => moving(Kind::NotHere, format!("partition {partition} is not on this instance")),
             Refusal::Restoring { remaining } => Err(committed::restoring(partition, remaining)),
-            Refusal::Behind { next } => Err(committed::behind(partition, next, self.min())),
-            Refusal::Moving => moving(Kind::Moving, format!("no instance is known to have partition {partition}")),
+            // Behind is answered by a reading, see above; as a refusal it would be one of a partition that moves.
+            Refusal::Moving | Refusal::Behind { .. } => {
+                moving(Kind::Moving, format!("no instance is known to have partition {partition}"))
+            }
             Refusal::Unreachable => moving(Kind::OwnerUnreachable, format!("the owner of partition {partition} gives no answer")),
             Refusal::AsOwnerSaid => {
                 let got = self.owner_said.expect("invariant: what a refusing owner said is kept");

@@ -112,7 +112,8 @@ fn unreadable(call: &Call, from: &StorePartition, why: &BackendError) -> Problem
 fn running(site: &Site, partition: u32) -> Result<TaskStatus, Problem> {
     let task = TaskId { sub: site.profiles.sub, partition };
     let Some(status) = site.api.tasks.get(task) else {
-        return Err(Problem::new(Kind::NotHere, format!("partition {partition} is not on this instance")));
+        let problem = Problem::new(Kind::NotHere, format!("partition {partition} is not on this instance"));
+        return Err(problem.retry_after(RETRY_BEHIND_S));
     };
     match status.phase {
         Phase::Running => Ok(status),
@@ -127,7 +128,7 @@ pub(crate) fn restoring(partition: u32, remaining: u64) -> Problem {
 }
 
 /// The partition has not reached the position that was asked for.
-pub(crate) fn behind(partition: u32, next: u64, min: u64) -> Problem {
+fn behind(partition: u32, next: u64, min: u64) -> Problem {
     let detail = format!("partition {partition} is at input position {next}, and {min} was asked for");
     Problem::new(Kind::PositionNotReached, detail).retry_after(RETRY_BEHIND_S)
 }

@@ -247,8 +247,9 @@ fn an_answer_waits_for_the_position_it_is_asked_for() {
     let at_least = |offset: u64, timeout: &str| profile(&format!("?min_position={}:{offset}&timeout={timeout}", partition()));
     for world in [&one, &two] {
         assert_eq!(world.get(&at_least(10, "5s")).status, 200);
-        let got = world.get(&at_least(11, "50ms"));
-        got.problem(503, "position-not-reached");
+        let got = world.get(&at_least(11, "2s"));
+        let problem = got.problem(503, "position-not-reached");
+        assert_eq!(problem["position"]["input_offset"], 10, "{problem}");
         assert_eq!(got.header("retry-after"), Some("1"));
     }
     // Positions of other partitions are passed over.
