@@ -86,16 +86,18 @@ impl<R: Reader> Cursor<R> {
     }
 
     /// Everything that is left, batch by batch.
-    pub(super) fn each(mut self, take: &mut dyn FnMut(&Batch<'_>) -> Result<()>) -> Result<R> {
+    pub(super) fn each(mut self, take: &mut dyn FnMut(&Batch<'_>) -> Result<()>) -> Result<()> {
         while self.fill()? {
             let (fetched, order) = self.batch();
             take(&Batch::new(fetched, order))?;
             self.pass();
         }
-        if self.until > 0 {
-            // A reader that is kept must not go on fetching this one.
-            let _ = self.reader.unassign(self.at);
-        }
+        Ok(())
+    }
+
+    /// The reader, for another cursor.
+    pub(super) fn close(mut self) -> Result<R> {
+        self.reader.unassign(self.at)?;
         Ok(self.reader)
     }
 }

@@ -3,7 +3,7 @@
 use models::explain::{self, Reason};
 use models::{FEATURE_NAMES, FEATURES, Model, Observation, Transaction, Verdict};
 use serde::Serialize;
-use topology::broker::{Broker, Reader as _};
+use topology::broker::Broker;
 use topology::partitioner::partition_of;
 use topology::record::TopicPartition;
 
@@ -231,11 +231,10 @@ impl<B: Broker> Audit<B> {
                 ));
             }
         }
-        let mut reader = self.broker.reader()?;
         let mut trimmed = false;
         for (topic, partition) in [(verdicts, place.partition), (dead, place.partition % self.partitions_of(dead))] {
             let partition = partition % self.partitions_of(topic);
-            trimmed |= reader.bounds(TopicPartition { topic, partition })?.start > 0;
+            trimmed |= self.bounds(TopicPartition { topic, partition })?.start > 0;
         }
         Ok(if trimmed {
             "neither verdict nor dead letter is retained: those topics have dropped records".to_owned()

@@ -74,9 +74,12 @@ impl<B: Broker> Audit<B> {
     ) -> Result<Option<Found>> {
         let bounds = self.bounds(within)?;
         let (mut low, mut high) = (bounds.start, bounds.end);
+        let mut reader = self.broker.reader()?;
         while high - low > SMALL {
             let middle = low + (high - low) / 2;
-            match self.first_about(within, middle, high, wanted, about)? {
+            let found;
+            (found, reader) = self.first_about(reader, within, (middle, high), wanted, about)?;
+            match found {
                 Some((at, found)) if found <= wanted.offset => low = at,
                 _ => high = middle,
             }
@@ -88,24 +91,27 @@ impl<B: Broker> Audit<B> {
         }
     }
 
-    /// The first record from an offset on that is about the wanted partition: where it is, and which offset it is about.
+    /// The first record of a range that is about the wanted partition: where it is, and which offset it is about.
+    #[expect(clippy::type_complexity, reason = "the reader goes in and out")]
     fn first_about(
         &self,
+        reader: B::Reader,
         within: TopicPartition,
-        from: u64,
-        until: u64,
+        (from, until): (u64, u64),
         wanted: &Place,
         about: fn(&Record<'_>) -> Option<Place>,
-    ) -> Result<Option<(u64, u64)>> {
-        let mut cursor = Cursor::open(self.broker.reader()?, within, from, until)?;
+    ) -> Result<(Option<(u64, u64)>, B::Reader)> {
+        let mut cursor = Cursor::open(reader, within, from, until)?;
+        let mut first = None;
         while let Some(record) = cursor.peek()? {
             let found = about(&record).filter(|place| place.topic == wanted.topic && place.partition == wanted.partition);
-            if let Some(place) = found {
-                return Ok(Some((record.offset, place.offset)));
+            first = found.map(|place| (record.offset, place.offset));
+            if first.is_some() {
+                break;
             }
             cursor.step();
         }
-        Ok(None)
+        Ok((first, cursor.close()?))
     }
 
     fn scan(

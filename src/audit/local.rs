@@ -56,7 +56,6 @@ impl<B: Broker> Audit<B> {
         }
         let mut users = BTreeSet::new();
         let mut count = 0;
-        let mut damage = None;
         let scanned = backend.scan(&self.store(partition), None, usize::MAX, &mut |key, value| {
             count += 1;
             users.insert(Box::<[u8]>::from(key));
@@ -73,9 +72,6 @@ impl<B: Broker> Audit<B> {
             }
             true
         });
-        if let Err(why) = scanned {
-            damage = Some(why.to_string());
-        }
         for key in fold.users.keys().filter(|key| !users.contains(*key)) {
             if let Expected::OneOf(choices) = expected(fold, stand, key)
                 && let Some(last) = choices.last()
@@ -85,8 +81,8 @@ impl<B: Broker> Audit<B> {
                 found(Some(key), ("profile".into(), "none".into(), is), last.offset);
             }
         }
-        if let Some(why) = damage {
-            found(None, ("bytes".into(), why, "readable".into()), stand.changelog);
+        if let Err(why) = scanned {
+            found(None, ("bytes".into(), why.to_string(), "readable".into()), stand.changelog);
         }
         compared.compared = count;
         Ok(compared)

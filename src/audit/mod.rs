@@ -27,7 +27,7 @@ mod verify;
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use topology::broker::{Broker, BrokerError, Reader as _};
@@ -103,9 +103,10 @@ impl FromStr for Place {
 pub type Told<'a> = dyn FnMut(&str, u64, u64) + 'a;
 
 /// What audits look at: a broker's topics under an application's settings. Reads only.
-#[derive(Debug)]
-pub struct Audit<B> {
+pub struct Audit<B: Broker> {
     broker: Arc<B>,
+    /// Asked for bounds: making a reader is not free.
+    desk: Mutex<B::Reader>,
     application: String,
     names: TopicNames,
     params: ScoringParams,
@@ -131,16 +132,20 @@ impl<B: Broker> Audit<B> {
         let all: Vec<(TopicId, &str)> = topology.topics().iter().collect();
         let ids: Vec<TopicId> = all.iter().map(|(topic, _)| *topic).collect();
         let infos = broker.describe(&ids)?;
-        let missing: Vec<&str> = all.iter().zip(&infos).filter(|(_, info)| info.is_none()).map(|((_, name), _)| *name).collect();
+        // Who is a member is no part of what is audited.
+        let needed = |topic: TopicId| Some(topic) != topology.members();
+        let absent = all.iter().zip(&infos).filter(|((topic, _), info)| info.is_none() && needed(*topic));
+        let missing: Vec<&str> = absent.map(|((_, name), _)| *name).collect();
         if !missing.is_empty() {
             return Err(AuditError(format!(
                 "these topics do not exist: {}. Has the application run under these settings (APPLICATION_ID, TOPIC_PREFIX)?",
                 missing.join(", ")
             )));
         }
-        let partitions = infos.into_iter().flatten().map(|info| info.partitions).collect();
+        let partitions = infos.into_iter().map(|info| info.map_or(1, |info| info.partitions)).collect();
         let (application, names, params) = (application.to_owned(), names.clone(), params.clone());
-        Ok(Self { broker, application, names, params, exactly_once, topology, partitions })
+        let desk = Mutex::new(broker.reader()?);
+        Ok(Self { broker, desk, application, names, params, exactly_once, topology, partitions })
     }
 
     /// The sub-topology that scores.
@@ -195,7 +200,7 @@ impl<B: Broker> Audit<B> {
     }
 
     fn bounds(&self, at: TopicPartition) -> Result<topology::broker::Bounds> {
-        Ok(self.broker.reader()?.bounds(at)?)
+        Ok(self.desk.lock().unwrap_or_else(PoisonError::into_inner).bounds(at)?)
     }
 }
 

@@ -11,6 +11,7 @@ use state::store::{Marks, decode_kept, encode_kept};
 use topology::broker::{Broker as _, Cleanup, Publisher as _, TopicSpec};
 use topology::driver::DriverOptions;
 use topology::record::{Header, Outgoing, TopicId, TopicPartition};
+use topology::refill::Refill;
 use topology::simulated::{SimBroker, StoredRecord};
 
 use crate::scoring_world::{T, World, model, one_partition, origin};
@@ -270,6 +271,24 @@ fn a_byte_changed_in_a_store_is_named_and_a_store_that_is_behind_is_not() {
     assert_eq!((found.user.as_deref(), found.left.as_str()), (Some("user-9"), "none"));
     write(Some(&good));
     assert!(verify().same());
+}
+
+#[test]
+fn a_refill_that_is_interrupted_leaves_a_store_that_the_next_one_completes() {
+    let world = busy(1);
+    let audit = audit_of(&world.driver.sim);
+    let backend = MemoryBackend::new();
+    let verify = || audit.verify(0, Ok(&backend), &Naming::Id, &mut |_, _, _| {}).unwrap();
+    audit.refill(0, &backend, 0, &mut |_, _, _| {}).unwrap();
+    let whole = verify().store.compared;
+    let mut reader = world.driver.sim.reader().unwrap();
+    let (store, changelog) = (StorePartition { store: "profiles".into(), partition: 0 }, at("test-profiles-changelog", 0));
+    let refill = Refill { store, changelog, lead: "transactions".into(), exactly_once: true, now_ms: 0 };
+    refill.run(&mut reader, &backend, &mut |_, _| false).unwrap_err();
+    let half = verify();
+    assert!(half.same() && half.store.compared == 0, "{half:?}");
+    refill.run(&mut reader, &backend, &mut |_, _| true).unwrap();
+    assert_eq!((verify().store.compared, verify().same()), (whole, true));
 }
 
 #[test]

@@ -63,13 +63,22 @@ fn what_was_killed_again_and_again_is_verified_explained_and_rebuilt() {
     let explained = json(&explained);
     assert_eq!((&explained["outcome"]["scored"]["same"], &explained["outcome"]["state"]["same"]), (&true.into(), &true.into()));
 
-    // Killed in the middle of it: what is there is behind, not different. Then run again.
-    let mut rebuild = Service::spawn(&mut scene.command("a", &["rebuild", "--from", "changelog"]), scene.path("rebuild.log"));
-    rebuild.says("a partition is done", |line| (line["message"] == "read anew from its changelog").then_some(()));
-    rebuild.kill();
-    let half = run(&scene, "a", &["verify", "--json"]);
-    assert!(half.status.success(), "{}", text(&half));
-    assert!(sum(&json(&half), ["store", "compared"]) < ledger.profiles().len() as u64, "it was killed too late");
+    // Killed at its start and on its way: what is there is behind, not different. Then run again.
+    for (kill, partition) in [None, Some(0), Some(1), Some(4)].into_iter().enumerate() {
+        let mut command = scene.command("a", &["rebuild", "--from", "changelog"]);
+        let mut rebuild = Service::spawn(&mut command, scene.path(&format!("rebuild-{kill}.log")));
+        rebuild.says("it is so far", |line| {
+            let so_far = partition.map_or(line["message"] == "model loaded", |partition: u32| {
+                line["message"] == "read anew from its changelog" && line["partition"] == partition
+            });
+            so_far.then_some(())
+        });
+        // It may have come to its end meanwhile: then there is nothing left to kill.
+        drop(rebuild);
+        let half = run(&scene, "a", &["verify", "--json"]);
+        assert!(half.status.success(), "{}", text(&half));
+        println!("killed with {} of {} users there", sum(&json(&half), ["store", "compared"]), ledger.profiles().len());
+    }
     let rebuilt = run(&scene, "a", &["rebuild", "--from", "changelog"]);
     assert!(rebuilt.status.success(), "{}", text(&rebuilt));
     let verified = run(&scene, "a", &["verify", "--json"]);
