@@ -59,9 +59,12 @@ pub struct Repair {
     pub first: Option<Difference>,
 }
 
+/// A user's new value; none erases.
+type Change = (Box<[u8]>, Option<Vec<u8>>);
+
 struct Plan {
     repair: Repair,
-    changes: Vec<(Box<[u8]>, Option<Vec<u8>>)>,
+    changes: Vec<Change>,
 }
 
 impl<B: Broker> Audit<B> {
