@@ -4,6 +4,7 @@
 
 use std::io::{self, IsTerminal};
 
+use sha2::{Digest, Sha256};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -26,4 +27,11 @@ pub fn start(settings: &Settings) {
     } else {
         lines.with_ansi(terminal).with_target(false).finish().try_init()
     };
+}
+
+/// Stands for a user where ids must not appear: the same for the same user, and of no use without the key.
+pub(crate) fn keyed_hash(key: &[u8; 32], user_id: &[u8]) -> String {
+    // The key comes first and the digest is cut short, so that no longer text's hash can be made from it.
+    let digest = Sha256::new().chain_update(key).chain_update(user_id).finalize();
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use topology::record::TopicId;
 
@@ -69,9 +68,7 @@ impl Site {
 
     /// Stands for a user in log lines: the same for the same user, and of no use without the key.
     pub(crate) fn hash_of(&self, user_id: &str) -> String {
-        // The key comes first and the digest is cut short, so that no longer text's hash can be made from it.
-        let digest = Sha256::new().chain_update(self.api.log_key).chain_update(user_id).finalize();
-        digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        crate::logging::keyed_hash(&self.api.log_key, user_id.as_bytes())
     }
 
     /// Milliseconds since some moment.

@@ -10,10 +10,14 @@ pub mod backtest;
 pub mod check;
 pub mod config;
 pub mod demo;
+pub mod explain;
+pub mod rebuild;
 pub mod run;
 pub mod topology;
 pub mod train;
+pub mod verify;
 
+mod audits;
 mod parameters;
 mod progress;
 
@@ -36,6 +40,8 @@ Examples:
   mangrove run                     one instance; start more to share the work
   mangrove train --from pay.csv.gz
   mangrove backtest pay.csv.gz --train-from 0 --train-to 30 --judge-from 30
+  mangrove explain transactions:3:1205    one past payment: its score again, and why
+  mangrove verify                  is the state what payments and decisions give?
 
 Settings are environment variables, lines of .env, or flags of any command:
 `mangrove help run` lists them, `mangrove config` shows what is in force and from
@@ -81,6 +87,12 @@ pub enum Command {
     Check(check::Args),
     /// Show the settings in force and where each is from
     Config(config::Args),
+    /// Compare profiles, changelog, payments, decisions and verdicts, and name the first difference
+    Verify(verify::Args),
+    /// Score one past record again by its own model, and show why
+    Explain(explain::Args),
+    /// Make state anew from its changelog, or from payments and decisions
+    Rebuild(rebuild::Args),
 }
 
 impl Command {
@@ -89,7 +101,9 @@ impl Command {
         match self {
             Self::Train(args) => args.validate(),
             Self::Backtest(args) => args.validate(),
+            Self::Rebuild(args) => args.validate(),
             Self::Demo(_) | Self::Run(_) | Self::Topology(_) | Self::Check(_) | Self::Config(_) => Ok(()),
+            Self::Verify(_) | Self::Explain(_) => Ok(()),
         }
     }
 
@@ -115,6 +129,9 @@ impl Command {
             Self::Topology(args) => topology::run(args, settings),
             Self::Check(args) => check::run(args, settings),
             Self::Config(args) => config::run(args, settings),
+            Self::Verify(args) => verify::run(args, settings),
+            Self::Explain(args) => explain::run(args, settings),
+            Self::Rebuild(args) => rebuild::run(args, settings),
         }
     }
 }

@@ -90,6 +90,37 @@ fn train_takes_one_source() {
 }
 
 #[test]
+fn audits_read_as_documented_and_refuse_contradictions() {
+    let Command::Rebuild(args) = right("rebuild --from transactions --into past --to 0=5,3=7").command else { panic!("another") };
+    args.validate().unwrap();
+    assert_eq!(args.to, [(0, 5), (3, 7)]);
+    let Command::Verify(args) = right("verify --partition 3 --partition 4 --json").command else { panic!("another") };
+    assert_eq!((args.partition, args.json), (vec![3, 4], true));
+    let Command::Explain(args) = right("explain a.b:3:7 --model old").command else { panic!("another") };
+    assert_eq!(args.place.to_string(), "a.b:3:7");
+    for line in [
+        "rebuild",
+        "rebuild --from verdicts",
+        "rebuild --from transactions --to 0=5",
+        "rebuild --from transactions --into past --to 0:5",
+        "rebuild --from transactions --into past --apply",
+        "explain",
+        "explain transactions:3",
+        "explain transactions:x:3",
+        "verify --partition x",
+    ] {
+        assert!(parse(line).is_err(), "{line}");
+    }
+    for line in [
+        "rebuild --from changelog --apply",
+        "rebuild --from changelog --into past --to 0=5",
+        "rebuild --from transactions --into past --to 0=5,0=6",
+    ] {
+        assert_eq!(right(line).command.validate().unwrap_err().ending(), Ending::Usage, "{line}");
+    }
+}
+
+#[test]
 fn the_demo_keeps_to_its_folder_unless_told_otherwise() {
     let cli = right("demo --dir /x --records 5 --state-dir /y");
     let sources = Sources { flags: cli.settings.values, command: cli.command.defaults(), ..Sources::default() };

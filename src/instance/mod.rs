@@ -37,6 +37,7 @@ use ends::Ends;
 pub use identity::Identity;
 pub use parts::{application, load_model, save_model, scoring_params, topic_names};
 pub use topics::{Creation, Found, TOMBSTONE_RETENTION_MS, check_partitions, ensure};
+pub(crate) use workers::secret;
 pub use workers::{Stop, Workers};
 
 /// The end of the announcements may take this long: it is a hint for the others.

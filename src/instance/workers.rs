@@ -102,7 +102,7 @@ pub(super) fn random_number() -> u64 {
 }
 
 /// A secret of this process.
-pub(super) fn secret() -> [u8; 32] {
+pub(crate) fn secret() -> [u8; 32] {
     let mut secret = [0; 32];
     for chunk in secret.chunks_exact_mut(8) {
         chunk.copy_from_slice(&random_number().to_le_bytes());

@@ -56,6 +56,21 @@ impl FxTable {
         Some(Fx { base: self.base.clone(), rate, amount: amount * rate })
     }
 
+    /// The table that a label names; none where it is none.
+    #[must_use]
+    pub fn from_label(label: &str) -> Option<Self> {
+        let mut words = label.split(' ');
+        let base = words.next().filter(|base| !base.is_empty())?.to_owned();
+        let rate = |word: &str| {
+            // A code may hold a '=', a number may not.
+            let (code, rate) = word.rsplit_once('=')?;
+            let rate = rate.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0)?;
+            Some((code.to_owned(), rate))
+        };
+        let rates = words.map(rate).collect::<Option<BTreeMap<String, f64>>>()?;
+        Some(Self { base, rates })
+    }
+
     /// Names this very table in decisions: base and rates, in order.
     #[must_use]
     pub fn label(&self) -> String {
@@ -78,6 +93,8 @@ mod tests {
         assert_eq!(table.convert(10.0, None).map(|fx| fx.amount), Some(10.0));
         assert_eq!(table.convert(10.0, Some("GBP")), None);
         assert_eq!(table.label(), "USD EUR=1.25 JPY=0.0066 USD=1");
+        assert_eq!(FxTable::from_label(&table.label()), Some(table), "a decision brings the very table back");
+        assert!([" EUR=1", "USD EUR", "USD EUR=x", "USD EUR=0"].iter().all(|label| FxTable::from_label(label).is_none()));
     }
 
     #[test]

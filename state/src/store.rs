@@ -299,7 +299,14 @@ impl<V: Value> Store<V> {
     /// # Panics
     /// As [`Self::update`].
     pub fn remove(&mut self, key: &[u8], by: Mark) -> bool {
-        self.change(key, by).map(|value| *value = None).is_some()
+        if self.change(key, by).map(|value| *value = None).is_none() {
+            return false;
+        }
+        // The backend has no marks for an absent key either, and what a key holds next must depend neither on what is cached nor on whether a
+        // commit came in between (I6).
+        let at = self.find(key);
+        self.slot_mut(at).marks = Marks::default();
+        true
     }
 
     fn change(&mut self, key: &[u8], by: Mark) -> Option<&mut Option<V>> {
@@ -391,12 +398,7 @@ impl<V: Value> AnyStore for Store<V> {
 
     fn settle(&mut self) {
         for at in std::mem::take(&mut self.dirty) {
-            let slot = self.slot_mut(at);
-            slot.dirty = false;
-            if slot.value.is_none() {
-                // The backend has no marks for an absent key either: what is known must not depend on what is cached.
-                slot.marks = Marks::default();
-            }
+            self.slot_mut(at).dirty = false;
         }
         self.evict();
     }

@@ -203,6 +203,23 @@ fn a_tombstone_forgets_its_marks_whether_it_is_cached_or_not() {
 }
 
 #[test]
+fn what_follows_a_tombstone_has_the_same_bytes_whether_a_commit_came_in_between() {
+    let bytes = [false, true].map(|between| {
+        let backend = Counting::open();
+        let mut words = store(&backend, 1 << 20, true);
+        set(&mut words, "a", at(0, 7), "x");
+        words.remove(b"a", at(1, 3));
+        if between {
+            commit(&mut words, &backend);
+        }
+        set(&mut words, "a", at(0, 8), "y");
+        commit(&mut words, &backend);
+        backend.get(&partition(), b"a").expect("readable").expect("there")
+    });
+    assert_eq!(bytes[0], bytes[1]);
+}
+
+#[test]
 fn a_batch_asks_the_backend_once_and_for_each_key_once() {
     let backend = Counting::open();
     let mut words = store(&backend, 1 << 20, true);

@@ -1,6 +1,7 @@
 //! Tests that need nothing but this machine.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod audit;
 mod backtest;
 mod backtest_reference;
 mod embedded_broker;

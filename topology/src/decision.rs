@@ -9,6 +9,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The kind of the decision that the task's state was emptied: it begins anew at `after`, and what was decided before is void.
+pub const EMPTIED: &str = "emptied";
+
 /// One decision. See the module's header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {

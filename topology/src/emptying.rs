@@ -3,6 +3,7 @@
 use tracing::warn;
 
 use crate::broker::{Broker, Member};
+use crate::decision::{Decision, EMPTIED};
 use crate::processor::ProcessError;
 use crate::record::{Outgoing, TopicPartition};
 use crate::topology::TaskId;
@@ -37,6 +38,13 @@ impl<B: Broker> Worker<B> {
             }
             progress.position += keys.len() as u64 + markers;
             warn!(task = %id, store = %progress.store, keys = keys.len(), "state emptied, as START_FROM=earliest asks");
+        }
+        // What was decided before no longer counts: replays begin here, with nothing.
+        if let Some(topic) = self.shared.topology.subs()[usize::from(id.sub)].decisions {
+            let after = task.inputs[0].next;
+            let decision = Decision { after, kind: EMPTIED.into(), topic: None, offset: None, subject: None };
+            let to = TopicPartition { topic, partition: id.partition };
+            member.send(&Outgoing { to, key: None, value: Some(&decision.encode()), timestamp: now_ms, headers: &[] })?;
         }
         let offsets: Vec<(TopicPartition, u64)> = task.inputs.iter().map(|input| (input.from, input.next)).collect();
         if exactly_once {

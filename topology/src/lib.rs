@@ -11,7 +11,8 @@
 //!                     restore            stores (state)      stores on disk
 //! ```
 //!
-//! What a user writes: [`topology`], [`processor`]. What runs it: [`worker`] (task, commit, restore inside), [`decision`], [`dead_letter`].
+//! What a user writes: [`topology`], [`processor`]. What runs it: [`worker`] (task, commit, restore inside), [`decision`], [`dead_letter`]. What audits it: [`replay`] (the same
+//! processing again, without writing), [`refill`] (a store anew from its changelog).
 //! Ports: [`broker`] (three implementations pass [`conformance`]), [`clock`], and `state`'s `Backend`. What tests it: [`driver`] on the
 //! [`simulated`] broker. The engine reads no clock, no environment and no random number, and starts no thread: time, seeds and
 //! threads come from whoever drives it, so a simulation drives the very same code.
@@ -32,6 +33,8 @@ pub mod partitioner;
 pub mod processor;
 mod reaction;
 pub mod record;
+pub mod refill;
+pub mod replay;
 pub mod restore;
 mod restoring;
 pub mod simulated;

@@ -249,6 +249,12 @@ impl<'a> Batch<'a> {
         Self { fetched, order }
     }
 
+    /// The record at a place, as a batch.
+    #[must_use]
+    pub fn only(&self, at: usize) -> Self {
+        Self { fetched: self.fetched, order: &self.order[at..=at] }
+    }
+
     /// How many records.
     #[must_use]
     pub fn len(&self) -> usize {

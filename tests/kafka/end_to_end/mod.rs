@@ -19,6 +19,7 @@ mod scene;
 mod service;
 
 mod at_least_once;
+mod audit;
 mod bad_input;
 mod commands;
 mod crashes;

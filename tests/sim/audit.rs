@@ -1,0 +1,475 @@
+//! Audits see what is there: a healthy log is the same everywhere, and each planted fault is named.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mangrove::audit::{Audit, Difference, Naming, Outcome, PartitionReport, Place};
+use mangrove::scoring::{FxTable, ScoringParams, TopicNames, UserProfile, scoring_topology};
+use state::backend::{Backend, StorePartition, WriteSet};
+use state::memory::MemoryBackend;
+use state::store::{Marks, decode_kept, encode_kept};
+use topology::broker::{Broker as _, Cleanup, Publisher as _, TopicSpec};
+use topology::driver::DriverOptions;
+use topology::record::{Header, Outgoing, TopicId, TopicPartition};
+use topology::refill::Refill;
+use topology::simulated::{SimBroker, StoredRecord};
+
+use crate::scoring_world::{T, World, model, one_partition, origin};
+
+const USERS: i64 = 40;
+const PAYMENTS: i64 = 600;
+
+fn topic(name: &str) -> TopicId {
+    let topology = scoring_topology("test", &TopicNames::default(), &ScoringParams::default(), &Default::default());
+    topology.unwrap().topics().find(name).unwrap()
+}
+
+fn at(name: &str, partition: u32) -> TopicPartition {
+    TopicPartition { topic: topic(name), partition }
+}
+
+fn audit_of(sim: &SimBroker) -> Audit<SimBroker> {
+    Audit::new(Arc::new(sim.clone()), "test", &TopicNames::default(), &ScoringParams::default(), true).unwrap()
+}
+
+fn reports(sim: &SimBroker) -> Vec<PartitionReport> {
+    let audit = audit_of(sim);
+    let verify = |partition| audit.verify(partition, Err("none"), &Naming::Id, &mut |_, _, _| {}).unwrap();
+    (0..audit.partitions()).map(verify).collect()
+}
+
+fn differences(sim: &SimBroker) -> Vec<Difference> {
+    reports(sim).into_iter().flat_map(|report| report.differences).collect()
+}
+
+/// The only difference there is.
+fn difference(sim: &SimBroker) -> Difference {
+    let mut all = differences(sim);
+    assert_eq!(all.len(), 1, "{all:?}");
+    all.remove(0)
+}
+
+/// Payments of many users, resets, erasures, bad records, two models, and a crash in between.
+fn busy(partitions: u32) -> World {
+    let options = DriverOptions { partitions, max_poll_records: 50, ..DriverOptions::default() };
+    let mut world = World::new(&ScoringParams::default(), options);
+    for n in 0..PAYMENTS {
+        let user = format!("user-{}", n * n % USERS);
+        world.pay(&user, (n % 17) as f64 + 0.25, &format!("shop-{}", n % 5), T + n * 60_000);
+        if n % 97 == 13 {
+            let kind = if n % 2 == 0 { "reset" } else { "erase" };
+            world.command(&format!(r#"{{"kind":"{kind}","user_id":"{user}"}}"#), &user, T + n * 60_000);
+        }
+        if n % 101 == 50 {
+            world.driver.pipe("transactions", Some(b"x"), Some(b"{"), T + n * 60_000);
+        }
+        if n % 40 == 0 {
+            world.driver.run().unwrap();
+        }
+        if n == 150 || n == 400 {
+            world.slot.set(Some(model(n as u64)));
+        }
+        if n == 300 {
+            world.driver.crash(true);
+        }
+    }
+    world.driver.run().unwrap();
+    world
+}
+
+/// What becomes of a record in a copy.
+enum Edit {
+    Keep,
+    Drop,
+    Twice,
+    Value(Vec<u8>),
+}
+
+/// The committed records of all topics on another broker, edited on the way.
+fn copy(world: &World, edit: impl Fn(&str, &StoredRecord) -> Edit) -> SimBroker {
+    let sim = &world.driver.sim;
+    let copy = SimBroker::new(sim.topics().clone());
+    let mut publisher = copy.publisher().unwrap();
+    for (topic, name) in sim.topics().iter() {
+        let cleanup = Cleanup::Delete { retention_ms: None };
+        let spec = TopicSpec { name: name.to_owned(), partitions: world.partitions, cleanup, max_message_bytes: None };
+        copy.create(&spec).unwrap();
+        for record in sim.committed_records(topic) {
+            let mut send = |value: Option<&[u8]>| {
+                let headers: Vec<Header<'_>> =
+                    record.headers.iter().map(|h| Header { name: &h.name, value: h.value.as_deref() }).collect();
+                let (key, timestamp, headers) = (record.key.as_deref(), record.timestamp, &headers[..]);
+                publisher.send(&Outgoing { to: record.partition, key, value, timestamp, headers }).unwrap();
+            };
+            match edit(name, &record) {
+                Edit::Keep => send(record.value.as_deref()),
+                Edit::Drop => {}
+                Edit::Twice => (0..2).for_each(|_| send(record.value.as_deref())),
+                Edit::Value(value) => send(Some(&value)),
+            }
+        }
+    }
+    publisher.flush().unwrap();
+    copy
+}
+
+/// The last record of a topic that satisfies something.
+fn last(world: &World, name: &str, wanted: impl Fn(&StoredRecord) -> bool) -> StoredRecord {
+    world.driver.sim.committed_records(topic(name)).into_iter().rfind(|record| wanted(record)).expect("there is one")
+}
+
+fn one_more_payment(value: &[u8]) -> Vec<u8> {
+    let (marks, mut profile): (Marks, UserProfile) = decode_kept(value).unwrap();
+    profile.0.update(1.0, T, "shop-0");
+    let mut bytes = Vec::new();
+    encode_kept(&marks, &profile, &mut bytes);
+    bytes
+}
+
+#[test]
+fn a_healthy_log_is_the_same_everywhere() {
+    let world = busy(3);
+    let reports = reports(&world.driver.sim);
+    for report in &reports {
+        assert!(report.same(), "{:?}", report.differences);
+        assert_eq!((report.users.differ, report.users.began_before, report.outcomes.differ), (0, 0, 0));
+        assert_eq!(report.outcomes.note, None);
+    }
+    let compared: u64 = reports.iter().map(|report| report.outcomes.compared).sum();
+    assert!(compared >= PAYMENTS as u64 - 3, "all but what lies behind each partition's last change: {compared}");
+    let changelog = world.driver.sim.committed_records(topic("test-profiles-changelog"));
+    let mut users: Vec<_> = changelog.iter().map(|record| record.key.clone()).collect();
+    users.sort();
+    users.dedup();
+    let same: u64 = reports.iter().map(|report| report.users.same).sum();
+    let alive = users.iter().filter(|user| world.profile(std::str::from_utf8(user.as_deref().unwrap()).unwrap()).is_some());
+    assert_eq!(same, alive.count() as u64);
+    assert_eq!(differences(&copy(&world, |_, _| Edit::Keep)), [], "a copy is as good");
+}
+
+#[test]
+fn a_lost_changelog_record_is_named() {
+    let world = busy(1);
+    let lost = last(&world, "test-profiles-changelog", |record| record.key.as_deref() == Some(b"user-9"));
+    let found = difference(&copy(&world, |name, record| {
+        if name == "test-profiles-changelog" && record.offset == lost.offset { Edit::Drop } else { Edit::Keep }
+    }));
+    assert_eq!((found.between, found.user.as_deref()), ("changelog and transactions", Some("user-9")));
+    assert_eq!(found.field, "payments included below offset");
+    let (marks, _): (Marks, UserProfile) = decode_kept(lost.value.as_deref().unwrap()).unwrap();
+    assert_eq!(found.right, marks.0[0].to_string());
+    assert!(found.at.iter().any(|place| place.to_string() == format!("transactions:0:{}", marks.0[0] - 1)), "{found}");
+}
+
+#[test]
+fn a_changed_profile_in_the_changelog_is_named() {
+    let world = busy(1);
+    let changed = last(&world, "test-profiles-changelog", |record| record.key.as_deref() == Some(b"user-4"));
+    let found = difference(&copy(&world, |name, record| {
+        let hit = name == "test-profiles-changelog" && record.offset == changed.offset;
+        if hit { Edit::Value(one_more_payment(record.value.as_deref().unwrap())) } else { Edit::Keep }
+    }));
+    assert_eq!((found.user.as_deref(), found.field.as_str()), (Some("user-4"), "payments seen"));
+}
+
+#[test]
+fn an_extra_a_missing_and_a_changed_verdict_are_named() {
+    let world = busy(1);
+    let victim = world.driver.sim.committed_records(topic("verdicts")).swap_remove(200);
+    let id = crate::scoring_world::json(&victim)["id"].as_str().unwrap().to_owned();
+    let edited = |edit: fn(&StoredRecord) -> Edit| {
+        let hit = |name: &str, record: &StoredRecord| name == "verdicts" && record.offset == victim.offset;
+        difference(&copy(&world, |name, record| if hit(name, record) { edit(record) } else { Edit::Keep }))
+    };
+    let twice = edited(|_| Edit::Twice);
+    assert_eq!((twice.between, twice.left.as_str()), ("verdicts and transactions", "one more of the same payment"));
+    assert!(twice.at.iter().any(|place| place.to_string() == id), "{twice}");
+    let missing = edited(|_| Edit::Drop);
+    assert_eq!(missing.left, "none, and no dead letter");
+    assert_eq!(missing.at[0].to_string(), id);
+    let changed = edited(|record| {
+        let mut verdict = crate::scoring_world::json(record);
+        verdict["features"][1] = serde_json::json!(49.5);
+        Edit::Value(verdict.to_string().into_bytes())
+    });
+    assert_eq!((changed.field.as_str(), changed.left.as_str()), ("feature amount_zscore", "49.5"));
+    let letter = last(&world, "dead-letters", |_| true);
+    let copy = copy(
+        &world,
+        |name, record| if name == "dead-letters" && record.offset == letter.offset { Edit::Drop } else { Edit::Keep },
+    );
+    let found = difference(&copy);
+    assert_eq!(found.left, "none, and no verdict");
+    assert_eq!(found.at[0].to_string(), origin(&letter).0);
+}
+
+#[test]
+fn a_dropped_decision_is_named_whatever_it_decided() {
+    let world = busy(1);
+    for kind in ["reset", "erase", "model"] {
+        let is = |record: &StoredRecord| crate::scoring_world::json(record)["kind"] == kind;
+        let lost = last(&world, "test-decisions", is);
+        let copy = copy(
+            &world,
+            |name, record| {
+                if name == "test-decisions" && record.offset == lost.offset { Edit::Drop } else { Edit::Keep }
+            },
+        );
+        let all = differences(&copy);
+        let told = all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let after = crate::scoring_world::json(&lost)["after"].as_u64().unwrap();
+        match kind {
+            "reset" => {
+                let command = crate::scoring_world::json(&lost)["offset"].clone();
+                assert!(told.contains(&format!("commands:0:{command}")), "{told}");
+                assert!(told.contains("test-decisions has no decision about it"), "{told}");
+            }
+            // The profile that was erased goes on in the replay.
+            "erase" => assert!(all.iter().any(|found| found.between == "changelog and transactions"), "{told}"),
+            _ => {
+                let found = all.iter().find(|found| found.field == "model").unwrap_or_else(|| panic!("{told}"));
+                let verdict = found.at[0].offset;
+                let records = copy.committed_records(topic("verdicts"));
+                let id: Place = crate::scoring_world::json(&records[verdict as usize])["id"].as_str().unwrap().parse().unwrap();
+                assert!(id.offset >= after, "{told}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_byte_changed_in_a_store_is_named_and_a_store_that_is_behind_is_not() {
+    let mut world = busy(1);
+    let audit = audit_of(&world.driver.sim);
+    let backend = MemoryBackend::new();
+    let store = StorePartition { store: "profiles".into(), partition: 0 };
+    audit.refill(0, &backend, 0, &mut |_, _, _| {}).unwrap();
+    let verify = || audit.verify(0, Ok(&backend), &Naming::Id, &mut |_, _, _| {}).unwrap();
+    let clean = verify();
+    assert_eq!((clean.store.differ, clean.store.compared, clean.same()), (0, clean.users.same, true));
+    for n in 0..20 {
+        world.pay(&format!("user-{}", n % 7), 3.0, "shop-1", T + 90_000_000 + n);
+    }
+    world.pay("somebody new", 3.0, "shop-1", T + 90_000_100);
+    world.driver.run().unwrap();
+    let behind = verify();
+    assert!(behind.same() && behind.store.compared == clean.store.compared, "{:?}", behind.differences);
+    let good = backend.get(&store, b"user-9").unwrap().unwrap();
+    let write = |value: Option<&[u8]>| {
+        let mut set = WriteSet::default();
+        set.begin(store.clone());
+        set.change(b"user-9", value);
+        backend.write(&set).unwrap();
+    };
+    let mut bytes = good.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    write(Some(&bytes));
+    let found = verify().differences.remove(0);
+    assert_eq!((found.between, found.user.as_deref()), ("store and changelog", Some("user-9")));
+    write(None);
+    let found = verify().differences.remove(0);
+    assert_eq!((found.user.as_deref(), found.left.as_str()), (Some("user-9"), "none"));
+    write(Some(&good));
+    assert!(verify().same());
+}
+
+#[test]
+fn a_refill_that_is_interrupted_leaves_a_store_that_the_next_one_completes() {
+    let world = busy(1);
+    let audit = audit_of(&world.driver.sim);
+    let backend = MemoryBackend::new();
+    let verify = || audit.verify(0, Ok(&backend), &Naming::Id, &mut |_, _, _| {}).unwrap();
+    audit.refill(0, &backend, 0, &mut |_, _, _| {}).unwrap();
+    let whole = verify().store.compared;
+    let mut reader = world.driver.sim.reader().unwrap();
+    let (store, changelog) = (StorePartition { store: "profiles".into(), partition: 0 }, at("test-profiles-changelog", 0));
+    let refill = Refill { store, changelog, lead: "transactions".into(), exactly_once: true, now_ms: 0 };
+    refill.run(&mut reader, &backend, &mut |_, _| false).unwrap_err();
+    let half = verify();
+    assert!(half.same() && half.store.compared == 0, "{half:?}");
+    refill.run(&mut reader, &backend, &mut |_, _| true).unwrap();
+    assert_eq!((verify().store.compared, verify().same()), (whole, true));
+}
+
+#[test]
+fn where_payments_are_gone_it_says_who_cannot_be_verified_and_still_sees_what_can() {
+    let mut world = busy(1);
+    // An untouched user, one that goes on, and one that only begins later.
+    world.driver.sim.truncate_before(at("transactions", 0), 500);
+    world.pay("late", 5.0, "shop-1", T + 90_000_000);
+    world.driver.run().unwrap();
+    let report = reports(&world.driver.sim).remove(0);
+    assert!(report.same(), "{:?}", report.differences);
+    assert!(report.users.began_before > 0 && report.users.same > 0, "{:?}", report.users);
+    assert_eq!(report.payments.0, 500);
+    // How far a profile goes is still compared.
+    let lost = last(&world, "test-profiles-changelog", |record| record.key.as_deref() == Some(b"user-9"));
+    let mut publisher = world.driver.sim.publisher().unwrap();
+    let (_, profile): (Marks, UserProfile) = decode_kept(lost.value.as_deref().unwrap()).unwrap();
+    let mut value = Vec::new();
+    encode_kept(&Marks([501, 0, 0, 0]), &profile, &mut value);
+    let to = lost.partition;
+    publisher.send(&Outgoing { to, key: Some(b"user-9"), value: Some(&value), timestamp: 0, headers: &[] }).unwrap();
+    publisher.flush().unwrap();
+    assert_eq!(difference(&world.driver.sim).field, "payments included below offset");
+}
+
+#[test]
+fn a_state_that_was_emptied_is_verified_from_there() {
+    let options = DriverOptions { start_from: topology::restore::StartFrom::Earliest, ..one_partition() };
+    let mut world = World::new(&ScoringParams::default(), options);
+    for n in 0..10 {
+        world.pay("ann", 5.0, "shop", T + n);
+        world.pay("bob", 5.0, "shop", T + n);
+    }
+    world.command(r#"{"kind":"erase","user_id":"bob"}"#, "bob", T);
+    world.driver.run().unwrap();
+    world.driver.sim.truncate_before(at("transactions", 0), 10);
+    world.driver.crash(true);
+    world.driver.sim.forget_offsets("test");
+    world.driver.run().unwrap();
+    let report = reports(&world.driver.sim).remove(0);
+    // Nobody's profile began before: all of them began with nothing at offset 10, and the erasure was decided again.
+    assert!(report.same(), "{:?}", report.differences);
+    assert_eq!(report.users.began_before, 0);
+    assert!(report.users.same > 0);
+}
+
+#[test]
+fn amounts_are_converted_as_was_decided() {
+    let table = FxTable::parse(br#"{"EUR":1.25}"#, "USD").unwrap();
+    let params = ScoringParams { fx: Some(Arc::new(table)), ..ScoringParams::default() };
+    let mut world = World::new(&params, one_partition());
+    for n in 0..20 {
+        let json = format!(r#"{{"user_id":"ann","amount":{n},"merchant":"shop","currency":"EUR"}}"#);
+        world.driver.pipe("transactions", Some(b"ann"), Some(json.as_bytes()), T + n);
+    }
+    world.driver.run().unwrap();
+    let report = reports(&world.driver.sim).remove(0);
+    assert!(report.same() && report.users.same == 1, "{report:?}");
+    assert_eq!(report.outcomes.compared, 20);
+}
+
+/// Ends the driver's worker, and lets the group notice.
+fn stop(world: &mut World) {
+    world.driver.crash(false);
+    world.driver.sim.advance(600_000);
+}
+
+fn plant(world: &World, user: &str) {
+    let victim = last(world, "test-profiles-changelog", |record| record.key.as_deref() == Some(user.as_bytes()));
+    let value = one_more_payment(victim.value.as_deref().unwrap());
+    let mut publisher = world.driver.sim.publisher().unwrap();
+    let key = Some(user.as_bytes());
+    publisher.send(&Outgoing { to: victim.partition, key, value: Some(&value), timestamp: 0, headers: &[] }).unwrap();
+    publisher.flush().unwrap();
+}
+
+#[test]
+fn a_repair_replaces_what_differs_and_only_when_told_to_and_only_alone() {
+    let mut world = busy(2);
+    plant(&world, "user-9");
+    let audit = audit_of(&world.driver.sim);
+    let repair = |write: bool, patience: Duration| {
+        audit.repair(&[0, 1], write, "test-rebuild", patience, 0, &Naming::Id, &mut |_, _, _| {})
+    };
+    let refused = repair(true, Duration::from_millis(300)).unwrap_err();
+    assert!(refused.to_string().contains("Stop all instances"), "{refused}");
+    stop(&mut world);
+    let end = || world.driver.sim.committed_records(topic("test-profiles-changelog")).len();
+    let before = end();
+    let planned: Vec<u64> = repair(false, Duration::from_secs(20)).unwrap().iter().map(|repair| repair.replaced).collect();
+    assert_eq!((planned.iter().sum::<u64>(), end()), (1, before), "a dry run writes nothing");
+    assert_eq!(difference(&world.driver.sim).user.as_deref(), Some("user-9"));
+    let done = repair(true, Duration::from_secs(20)).unwrap();
+    assert_eq!(done.iter().map(|repair| repair.replaced).sum::<u64>(), 1);
+    assert_eq!(end(), before + 1);
+    assert_eq!(differences(&world.driver.sim), []);
+    // The application goes on behind it.
+    world.driver.crash(true);
+    world.pay("user-9", 5.0, "shop-1", T + 90_000_000);
+    world.driver.run().unwrap();
+    assert_eq!(differences(&world.driver.sim), []);
+}
+
+#[test]
+fn a_replay_gives_the_state_as_of_an_input_offset() {
+    let mut world = World::plain();
+    for n in 0..10 {
+        world.pay("ann", n as f64, "shop", T + n);
+    }
+    world.driver.run().unwrap();
+    let audit = audit_of(&world.driver.sim);
+    let store = StorePartition { store: "profiles".into(), partition: 0 };
+    for (to, seen) in [(Some(4), 4), (None, 10)] {
+        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+        let replayed = audit.replay(0, to, &backend, &mut |_, _, _| {}).unwrap();
+        assert_eq!((replayed.users, replayed.payments.1, replayed.truncated), (1, seen, false));
+        let (marks, profile): (Marks, UserProfile) = decode_kept(&backend.get(&store, b"ann").unwrap().unwrap()).unwrap();
+        assert_eq!((marks.0[0], profile.0.seen()), (seen, seen));
+    }
+    let refused = audit.replay(0, Some(11), &(Arc::new(MemoryBackend::new()) as Arc<dyn Backend>), &mut |_, _, _| {});
+    assert!(refused.unwrap_err().to_string().contains("holds offsets 0 to 10"));
+}
+
+#[test]
+fn every_payment_is_explained_by_the_very_answer_that_it_got() {
+    let world = busy(2);
+    let audit = audit_of(&world.driver.sim);
+    let (first, second) = (model(150), model(400));
+    let models = |id: &str| [&first, &second].into_iter().find(|model| model.id == id).map(|model| models::Model::clone(model));
+    let (mut scored_again, mut without) = (0, 0);
+    for record in world.driver.sim.committed_records(topic("verdicts")).iter().step_by(7) {
+        let id: Place = crate::scoring_world::json(record)["id"].as_str().unwrap().parse().unwrap();
+        let explained = audit.explain(&id, &models, &mut |_, _, _| {}).unwrap();
+        assert!(explained.same(), "{explained:?}");
+        let Outcome::Verdict { at, scored, state, .. } = &explained.outcome else { panic!("{explained:?}") };
+        assert_eq!((at.partition, at.offset), (record.partition.partition, record.offset));
+        assert!(state.as_ref().is_some_and(|state| state.same));
+        match scored {
+            Some(scored) => {
+                assert_eq!(scored.contributions.len(), 10);
+                scored_again += 1;
+            }
+            None => without += 1,
+        }
+    }
+    assert!(scored_again > 30 && without > 10, "{scored_again} {without}");
+}
+
+#[test]
+fn an_explanation_says_what_it_could_not_rebuild() {
+    let mut world = busy(1);
+    let audit = audit_of(&world.driver.sim);
+    let explain = |place: &str| audit.explain(&place.parse().unwrap(), &|_| None, &mut |_, _, _| {});
+    let missing = explain("transactions:0:599").unwrap();
+    assert!(missing.not_rebuilt[0].contains("is not at hand"), "{missing:?}");
+    assert!(matches!(&missing.outcome, Outcome::Verdict { state: Some(state), .. } if state.same), "the state needs no model");
+    let letter = last(&world, "dead-letters", |_| true);
+    for place in [origin(&letter).0, format!("dead-letters:0:{}", letter.offset)] {
+        let put_aside = explain(&place).unwrap();
+        assert_eq!(put_aside.record.to_string(), origin(&letter).0);
+        assert!(matches!(&put_aside.outcome, Outcome::DeadLetter { cause, .. } if *cause == origin(&letter).1), "{put_aside:?}");
+    }
+    let mut publisher = world.driver.sim.publisher().unwrap();
+    let payment = crate::scoring_world::payment("ann", 1.0, "shop", T);
+    let (to, value) = (at("transactions", 0), Some(payment.as_bytes()));
+    publisher.send(&Outgoing { to, key: Some(b"ann"), value, timestamp: T, headers: &[] }).unwrap();
+    publisher.flush().unwrap();
+    let end = world.driver.sim.bounds_of(at("transactions", 0)).unwrap().end;
+    let waiting = explain(&format!("transactions:0:{}", end - 1)).unwrap();
+    assert!(matches!(&waiting.outcome, Outcome::Nothing { why } if why.contains("not processed yet")), "{waiting:?}");
+    for (place, why) in [
+        (format!("transactions:0:{end}"), "does not exist yet"),
+        ("transactions:1:0".to_owned(), "has the partitions 0 to 0"),
+        ("nothing:0:0".to_owned(), "none of the topics"),
+    ] {
+        assert!(explain(&place).unwrap_err().to_string().contains(why), "{place}");
+    }
+    world.driver.run().unwrap();
+    world.driver.sim.truncate_before(at("transactions", 0), 590);
+    let gone = explain("transactions:0:580").unwrap();
+    assert!(gone.not_rebuilt.iter().any(|what| what.contains("the payment itself")), "{gone:?}");
+    let short = explain("transactions:0:600").unwrap();
+    assert!(short.not_rebuilt.iter().any(|what| what.contains("began before")), "{short:?}");
+}
