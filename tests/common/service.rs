@@ -67,10 +67,17 @@ impl Service {
 
     /// Where it serves HTTP.
     pub fn address(&mut self) -> String {
-        self.says("where HTTP is served", |line| {
-            let http = line["message"].as_str().is_some_and(|message| message.contains("HTTP"));
-            line["address"].as_str().filter(|_| http).map(str::to_owned)
-        })
+        self.says("where HTTP is served", address_in)
+    }
+
+    /// Where it serves HTTP, once it has said so.
+    pub fn find_address(&self) -> Option<String> {
+        self.lines().iter().find_map(address_in)
+    }
+
+    /// The file of its log.
+    pub fn log(&self) -> &Path {
+        &self.log
     }
 
     /// The status and body of an answer.
@@ -132,6 +139,11 @@ impl Drop for Service {
             print_tail(&self.log);
         }
     }
+}
+
+fn address_in(line: &Value) -> Option<String> {
+    let http = line["message"].as_str().is_some_and(|message| message.contains("HTTP"));
+    line["address"].as_str().filter(|_| http).map(str::to_owned)
 }
 
 fn print_tail(log: &Path) {
