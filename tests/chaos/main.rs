@@ -93,11 +93,14 @@ impl Plan {
                 if report.begun.elapsed() >= self.lasts && number >= self.kinds.len() {
                     break;
                 }
-                println!("{:6.1} s: {fault}", report.begun.elapsed().as_secs_f64());
+                let at = report.begun.elapsed();
                 watch.fault(fault.kind);
                 arena.inject(&fault);
                 report.injected(fault.kind);
+                let done = report.begun.elapsed();
                 arena.recovered(watch);
+                let [at, took, recovery] = [at, done - at, report.begun.elapsed() - done].map(|time| time.as_secs_f64());
+                println!("{at:6.1} s: {fault}; took {took:.1} s, then verdicts of all partitions within {recovery:.1} s");
             }
         });
         let outcome = oracle::check(&arena, self.exactly_once);

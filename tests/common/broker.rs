@@ -1,10 +1,13 @@
 //! A Kafka of one test's own, for tests that stop it, and for those that stand between it and the program.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
+use super::guard::Guard;
 use super::scene::{Scene, succeed};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka.sh");
 
 /// An address where nothing listens.
 pub fn free_address() -> String {
@@ -17,6 +20,7 @@ pub struct Broker {
     folder: PathBuf,
     address: String,
     proxy: Option<u16>,
+    _guard: Guard,
 }
 
 impl Broker {
@@ -27,13 +31,15 @@ impl Broker {
 
     /// As [`Self::start`]; clients that come through a proxy on that port are told to go on there.
     pub fn start_behind(scene: &Scene, proxy: Option<u16>) -> Self {
-        let broker = Self { folder: scene.path("broker"), address: scene.address.clone(), proxy };
+        let folder = scene.path("broker");
+        let guard = Guard::new("exec $1 kill $2", &[SCRIPT, folder.to_str().expect("a plain path")]);
+        let broker = Self { folder, address: scene.address.clone(), proxy, _guard: guard };
         broker.restart();
         broker
     }
 
     fn command(&self, action: &str) -> Command {
-        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka.sh"));
+        let mut command = Command::new(SCRIPT);
         command.arg(action).arg(&self.folder).env("KAFKA_HEAP", "256m");
         command
     }

@@ -7,11 +7,13 @@
 //! | `records` | what is in a topic, read by a client of the tests' own, and writing to one |
 //! | `ledger` | payments, and the verdicts that `mangrove backtest` gives for them |
 //! | `broker`, `proxy` | a Kafka of a test's own, and what stands between it and the program |
+//! | `guard` | what must not outlive the tests |
 //! | `feed` | payments sent at the pace at which verdicts come, so that a kill always hits a busy process |
 #![allow(dead_code, reason = "each binary uses its share")]
 
 pub mod broker;
 pub mod feed;
+mod guard;
 pub mod ledger;
 pub mod proxy;
 pub mod records;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::guard::Guard;
 use super::until;
 
 /// Lines of the log that a failed test shows.
@@ -18,6 +19,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 pub struct Service {
     child: Child,
+    _guard: Guard,
     log: PathBuf,
 }
 
@@ -26,7 +28,8 @@ impl Service {
     pub fn spawn(command: &mut Command, log: PathBuf) -> Self {
         let file = File::create(&log).expect("a file for the log");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().expect("the process starts");
-        Self { child, log }
+        let guard = Guard::new("kill -9 $1", &[&child.id().to_string()]);
+        Self { child, _guard: guard, log }
     }
 
     /// All that it wrote to standard error.

@@ -8,11 +8,8 @@ mod bad_input;
 mod commands;
 mod crashes;
 mod instances;
-<<<<<<< HEAD
-mod members;
-=======
 mod lost_commits;
->>>>>>> f6e6c04 (Chaos on a real Kafka: three instances under faults and load, checked by an independent fold; repeated ends and offsets of transactions cannot touch the next one)
+mod members;
 mod no_broker;
 mod offsets;
 mod partitioning;
