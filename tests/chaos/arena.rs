@@ -5,19 +5,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::Plan;
-use crate::common::PATIENCE;
 use crate::common::broker::{Broker, free_address};
 use crate::common::ledger::model;
 use crate::common::proxy::{Fate, Proxy, Trouble};
 use crate::common::scene::{PARTITIONS, Scene};
 use crate::common::service::Service;
+use crate::common::{PATIENCE, until};
 use crate::load::{Load, Sent};
 use crate::queries::Queries;
 use crate::schedule::{Fault, INSTANCES, Kind};
 use crate::watch::Watch;
 
-const SESSION: Duration = Duration::from_secs(6);
+/// After so long without a heartbeat the group drops an instance.
+pub const SESSION: Duration = Duration::from_secs(6);
 /// After its session an instance's partitions are the others'.
 const TAKEN_OVER: Duration = Duration::from_millis(8_500);
 /// For so long one that wakes is asked.
@@ -25,6 +28,8 @@ const WAKING: Duration = Duration::from_secs(1);
 /// Between two looks at the instances.
 const TICK: Duration = Duration::from_millis(50);
 const CUTS: u32 = 3;
+/// Each worker of an instance has a partition, where they share evenly.
+const WORKERS: usize = 2;
 
 /// Where an instance serves HTTP; none while that is not known.
 pub type Addresses = Arc<Mutex<[Option<String>; INSTANCES]>>;
@@ -66,6 +71,7 @@ impl Arena {
             .with("KAFKA_BOOTSTRAP_SERVERS", &proxy.address())
             .with("KAFKA_SESSION_TIMEOUT_MS", &SESSION.as_millis().to_string())
             .with("PROCESSING_GUARANTEE", plan.name())
+            .with("WORKERS", &WORKERS.to_string())
             .with("MODEL_PATH", model().to_str().expect("a plain path"));
         let scene = if plan.standbys > 0 { scene.with("STANDBY_REPLICAS", &plan.standbys.to_string()) } else { scene };
         let broker = Broker::start_behind(&scene, Some(proxy.port));
@@ -111,6 +117,7 @@ impl Arena {
             });
             scope.spawn(|| queries.run(&watch_ends));
             let mut hand = Hand { scene, broker, proxy, instances, states, addresses, queries };
+            hand.settled();
             hand.recovered(watch);
             story(&mut hand, watch);
             load_ends.store(true, Ordering::Relaxed);
@@ -182,6 +189,14 @@ impl Hand<'_> {
             }
         }
         std::thread::park_timeout(TICK);
+    }
+
+    /// Waits until the instances share the partitions evenly and all of them run.
+    fn settled(&mut self) {
+        until("the instances share the partitions", || {
+            let shares: Vec<usize> = self.instances.iter_mut().flatten().filter_map(share).collect();
+            (shares.iter().sum::<usize>() == PARTITIONS as usize && shares.iter().all(|&share| share >= WORKERS)).then_some(())
+        });
     }
 
     /// Waits until each partition has had verdicts since this was called.
@@ -309,6 +324,13 @@ impl Hand<'_> {
         self.proxy.calm();
         self.start(victim);
     }
+}
+
+/// How many partitions an instance has; none where not all of them run.
+fn share(service: &mut Service) -> Option<usize> {
+    let health: Value = serde_json::from_str(&service.get("/v1/health").1).ok()?;
+    let tasks = health["tasks"].as_array()?;
+    tasks.iter().all(|task| task["phase"] == "running").then_some(tasks.len())
 }
 
 /// Whose connections the network's fault is about.

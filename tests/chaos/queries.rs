@@ -1,9 +1,11 @@
 //! Profiles asked for all the time, of instances at random: an answer's position never goes back, and its profile is one that the user
 //! had at that position or, being committed at that moment, soon after.
 //!
-//! One that wakes from a freeze is asked at once, and nobody else: it must not tell what it knew before.
+//! One that wakes from a freeze is asked at once, and nobody else. Each question carries the furthest positions seen (`min_position`): where
+//! instances honour that, none may ever go back. Where they do not yet, one that slept longer than its session may, until the group
+//! has told it; such answers are counted.
 //!
-//! An instance answers for its own partitions; another answer than a profile, "no such user" or a refusal (503) is a fault.
+//! An instance may answer for its own partitions only; another answer than a profile, "no such user" or a refusal (503) is a fault.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -16,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use serde_json::Value;
 
-use crate::arena::Addresses;
+use crate::arena::{Addresses, SESSION};
 use crate::common::scene::PARTITIONS;
 use crate::load::{USERS, user};
 use crate::schedule::INSTANCES;
@@ -33,6 +35,8 @@ pub struct Answered {
     pub partition: u32,
     pub position: u64,
     pub count: Option<u64>,
+    /// Milliseconds since the partition's last commit there.
+    age_ms: u64,
 }
 
 pub struct Queries {
@@ -44,15 +48,17 @@ pub struct Queries {
     pub refused: AtomicU64,
     /// Nobody was there, or the answer broke off.
     pub unanswered: AtomicU64,
+    /// Told from before they slept, by instances that do not honour `min_position`.
+    pub slept: AtomicU64,
     /// What was wrong at once.
     pub faults: Mutex<Vec<String>>,
 }
 
 impl Queries {
     pub fn new(addresses: Addresses, seed: u64) -> Self {
-        let (refused, unanswered) = (AtomicU64::new(0), AtomicU64::new(0));
+        let [refused, unanswered, slept] = [const { AtomicU64::new(0) }; 3];
         let only = AtomicUsize::new(usize::MAX);
-        Self { addresses, seed, only, answered: Mutex::default(), refused, unanswered, faults: Mutex::default() }
+        Self { addresses, seed, only, answered: Mutex::default(), refused, unanswered, slept, faults: Mutex::default() }
     }
 
     /// From now on only this instance is asked; none ends that.
@@ -64,6 +70,7 @@ impl Queries {
     pub fn run(&self, ends: &AtomicBool) {
         let mut random = ChaCha8Rng::seed_from_u64(self.seed ^ 0x5157);
         let mut furthest = [0_u64; PARTITIONS as usize];
+        let mut honoured = false;
         while !ends.load(Ordering::Relaxed) {
             let only = self.only.load(Ordering::Relaxed);
             if only >= INSTANCES {
@@ -72,7 +79,8 @@ impl Queries {
             let (number, any) = (random.random_range(0..USERS), random.random_range(0..INSTANCES));
             let instance = if only < INSTANCES { only } else { any };
             let Some(address) = self.addresses.lock().unwrap()[instance].clone() else { continue };
-            let Some((status, body)) = ask(&address, &user(number)) else {
+            honoured = honoured || is_honoured(&address);
+            let Some((status, body)) = ask(&address, &user(number), &furthest) else {
                 self.unanswered.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
@@ -85,7 +93,9 @@ impl Queries {
                 continue;
             };
             let furthest = &mut furthest[answered.partition as usize];
-            if answered.position < *furthest {
+            if answered.position < *furthest && !honoured && answered.age_ms > SESSION.as_millis() as u64 {
+                self.slept.fetch_add(1, Ordering::Relaxed);
+            } else if answered.position < *furthest {
                 let Answered { partition, position, .. } = answered;
                 let went = format!("instance {instance}, partition {partition}: {position} after {furthest}, in {body}");
                 self.faults.lock().unwrap().push(went);
@@ -105,13 +115,22 @@ fn read(user: u32, status: u16, body: &str) -> Option<Answered> {
         404 => None,
         _ => return None,
     };
-    Some(Answered { user, partition, position, count })
+    Some(Answered { user, partition, position, count, age_ms: body["age_ms"].as_u64()? })
 }
 
-fn ask(address: &str, user: &str) -> Option<(u16, String)> {
+/// Whether a position that nobody has reached is refused by its name.
+fn is_honoured(address: &str) -> bool {
+    let never = [1 << 52; PARTITIONS as usize];
+    ask(address, &user(0), &never).is_some_and(|(_, body)| body.contains("position-not-reached"))
+}
+
+fn ask(address: &str, user: &str, min: &[u64]) -> Option<(u16, String)> {
+    let min: Vec<String> = min.iter().enumerate().map(|(partition, next)| format!("{partition}:{next}")).collect();
+    let min = min.join(",");
     let mut stream = TcpStream::connect_timeout(&address.parse().ok()?, ANSWER).ok()?;
     stream.set_read_timeout(Some(ANSWER)).ok()?;
-    write!(stream, "GET /v1/users/{user}/profile HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    write!(stream, "GET /v1/users/{user}/profile?min_position={min} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
+        .ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;

@@ -56,6 +56,7 @@ impl Report {
             ("queries answered and compared", outcome.queries),
             ("queries refused", refused),
             ("queries without an answer", unanswered),
+            ("answers of before a sleep", arena.queries.slept.load(Relaxed)),
         ];
         for (what, count) in lines {
             println!("{what:<30} {count:>10}");
