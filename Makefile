@@ -2,7 +2,7 @@
 # compiled once.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo build test conformance lint doc bench bench-peers clean
+.PHONY: help demo build test conformance chaos lint doc bench bench-peers clean
 
 cargo := scripts/cargo.sh
 all := --release --locked --workspace
@@ -22,6 +22,10 @@ test: ## all tests, against a real Kafka, and all lints (TEST=name: only tests w
 
 conformance: ## the suite that every broker, backend and tier must pass
 	@scripts/test.sh conformance
+
+chaos: ## three instances on a real Kafka under load and faults (MINUTES=4, SEED=, FAULTS=kill,broker,..., RATE=1000, STANDBYS=0)
+	@MANGROVE_CHAOS_MINUTES=$(or $(MINUTES),4) $(if $(SEED),MANGROVE_SEED=$(SEED)) $(if $(FAULTS),MANGROVE_CHAOS_FAULTS=$(FAULTS)) \
+	  $(if $(RATE),MANGROVE_CHAOS_RATE=$(RATE)) $(if $(STANDBYS),MANGROVE_CHAOS_STANDBYS=$(STANDBYS)) scripts/test.sh chaos_under
 
 lint: ## rustfmt, shellcheck, cargo-deny, clippy, rustdoc
 	@scripts/lint.sh

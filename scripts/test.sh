@@ -25,8 +25,14 @@ if [ "$failed" = 0 ]; then
   scripts/timed.sh "test bed" scripts/testbed.sh up || echo "test bed: not all of it started" >>"$MANGROVE_SKIPS"
   # shellcheck disable=SC1091
   [ ! -e target/testbed/env ] || . target/testbed/env
-  step "tests" timeout -k 10 "${TEST_MINUTES:-30}m" "${tests[@]}" ${filter:+-- "$filter"} > >(tee "$log") 2>&1
+  step "tests" timeout -k 10 "${TEST_MINUTES:-30}m" "${tests[@]}" -- --skip chaos_under ${filter:+"$filter"} > >(tee "$log") 2>&1
   wait $!
+  if [[ -z $filter || $filter == chaos* ]]; then
+    minutes=${MANGROVE_CHAOS_MINUTES:-4}
+    step "chaos" timeout -k 10 "$((${minutes%.*} + 15))m" "${tests[@]}" --test chaos -- --nocapture "${filter:-chaos_under}" \
+      > >(tee -a "$log") 2>&1
+    wait $!
+  fi
 fi
 [ -n "$filter" ] || scripts/lint.sh || failed=1
 

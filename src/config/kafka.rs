@@ -27,6 +27,8 @@ const OURS: &[(&str, &str)] = &[
     ("metadata.broker.list", "KAFKA_BOOTSTRAP_SERVERS"),
     ("partition.assignment.strategy", "nothing: it is cooperative-sticky"),
     ("partitioner", "INPUT_PARTITIONING"),
+    ("retry.backoff.max.ms", "nothing: repeated commits are told by when they are repeated"),
+    ("retry.backoff.ms", "nothing: repeated commits are told by when they are repeated"),
     ("transaction.timeout.ms", "TRANSACTION_TIMEOUT_MS"),
     ("transactional.id", "APPLICATION_ID"),
 ];

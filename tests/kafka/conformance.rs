@@ -13,6 +13,9 @@ use topology::broker::{Broker, Publisher};
 use topology::conformance::{Capability, FILLER_KEY, Harness, cases};
 use topology::record::{Outgoing, TopicId, TopicPartition, Topics};
 
+use crate::common::broker::{Broker as OwnBroker, free_address};
+use crate::common::proxy::{Fate, Proxy};
+use crate::common::scene::Scene;
 use crate::world::{address, run};
 
 /// Long enough for a dead member's session and a compaction on a busy machine.
@@ -22,8 +25,28 @@ const AT_ONCE: usize = 4;
 
 static NAMES: AtomicU32 = AtomicU32::new(0);
 
+/// A broker of one case's own, with a proxy in front of it.
+struct Behind {
+    proxy: Proxy,
+    /// Killed when dropped, before its folder goes.
+    _broker: OwnBroker,
+    _scene: Scene,
+}
+
+impl Behind {
+    fn new() -> Self {
+        let mut proxy = Proxy::new();
+        let scene = Scene::at(free_address(), "conformance");
+        let broker = OwnBroker::start_behind(&scene, Some(proxy.port));
+        proxy.serve(broker.proxied_port());
+        Self { proxy, _broker: broker, _scene: scene }
+    }
+}
+
 struct Kafka {
     address: String,
+    /// Only for cases that lose requests.
+    behind: Option<Behind>,
     /// Members are dropped after seconds, not after the usual 45: only for cases about that, since a busy machine may be that slow.
     quick: bool,
     deadline: Instant,
@@ -78,9 +101,8 @@ impl Harness for Kafka {
         format!("{name}-{}-{}-{}", std::process::id(), self.now_ms(), NAMES.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn can(&self, capability: Capability) -> bool {
-        // Losing a request takes a proxy between client and broker, which the tests of the whole instance have.
-        capability != Capability::LoseEnd
+    fn can(&self, _: Capability) -> bool {
+        true
     }
 
     fn poll_wait(&self) -> Duration {
@@ -128,7 +150,11 @@ impl Harness for Kafka {
     }
 
     fn lose_next_end(&mut self, _: &KafkaBroker) {
-        unreachable!("no case is run that needs it");
+        self.behind.as_ref().expect("the case says what it needs").proxy.arm(Fate::Swallowed);
+    }
+
+    fn deliver_lost_end(&mut self, _: &KafkaBroker) {
+        self.behind.as_ref().expect("the case says what it needs").proxy.deliver();
     }
 }
 
@@ -143,10 +169,12 @@ fn kafka_keeps_what_the_port_promises() {
             scope.spawn(|| {
                 while let Some(case) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let quick = case.needs.contains(&Capability::SessionTimeout);
-                    let mut harness = Kafka { address: address.clone(), quick, deadline: Instant::now() };
-                    if !case.applies(&harness) || !case.name.contains(&only) {
+                    if !case.name.contains(&only) {
                         continue;
                     }
+                    let behind = case.needs.contains(&Capability::LoseEnd).then(Behind::new);
+                    let address = behind.as_ref().map_or_else(|| address.clone(), |behind| behind.proxy.address());
+                    let mut harness = Kafka { address, behind, quick, deadline: Instant::now() };
                     let begun = Instant::now();
                     let done = catch_unwind(AssertUnwindSafe(|| (case.run)(&mut harness)));
                     println!("{}: {} in {:?}", case.name, if done.is_ok() { "kept" } else { "BROKEN" }, begun.elapsed());

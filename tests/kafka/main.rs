@@ -7,6 +7,8 @@
 #![expect(clippy::disallowed_methods, reason = "tests of real time against a real broker, whose address the environment names")]
 
 mod at_least_once;
+#[path = "../common/mod.rs"]
+mod common;
 mod configuration;
 mod conformance;
 mod end_to_end;

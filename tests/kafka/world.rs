@@ -1,13 +1,14 @@
 //! What the tests share: a broker with topics of their own, members, and waiting with a deadline.
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mangrove::broker::kafka::{KafkaBroker, KafkaConfig, KafkaMember};
 use topology::broker::{Broker, Cleanup, Event, Member, MemberConfig, Publisher, TopicSpec};
 use topology::record::{Fetched, Outgoing, TopicId, TopicPartition, Topics};
+
+pub use crate::common::{address, run};
 
 /// The lead topic of the group.
 pub const INPUT: TopicId = TopicId(0);
@@ -172,28 +173,4 @@ pub fn own(members: &mut [&mut KafkaMember], owned: &mut [BTreeSet<TopicPartitio
         let total: usize = owned.iter().map(BTreeSet::len).sum();
         (total == PARTITIONS as usize && owned.iter().all(|o| o.len() <= share)).then_some(())
     });
-}
-
-/// The broker's address; none, said loudly, where there is none to test with.
-pub fn address(test: &str) -> Option<String> {
-    let address = std::env::var("MANGROVE_TEST_KAFKA").ok();
-    if address.is_none() {
-        skip(test);
-    }
-    address
-}
-
-/// Waits for one of rdkafka's admin futures.
-pub fn run<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
-}
-
-/// Says that a test did not run. Straight to stderr: the test harness would swallow `eprintln!`.
-fn skip(test: &str) {
-    let line = format!("SKIPPED kafka::{test}: MANGROVE_TEST_KAFKA is not set\n");
-    std::io::stderr().write_all(line.as_bytes()).expect("stderr");
-    if let Ok(path) = std::env::var("MANGROVE_SKIPS") {
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-        file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the file of skips");
-    }
 }

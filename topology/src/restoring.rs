@@ -179,7 +179,7 @@ impl<B: Broker> Worker<B> {
     /// Everything is read: checks where input goes on, writes the positions, starts the inputs.
     fn finish_restore(&mut self, id: TaskId) -> Result<(), ProcessError> {
         let now_ms = self.clock.now_ms();
-        if !self.tasks[&id].restored() {
+        if !self.tasks[&id].restored() || self.is_overtaken(id)? {
             return Ok(());
         }
         if self.place_inputs(id)? {
@@ -229,6 +229,24 @@ impl<B: Broker> Worker<B> {
         let topic = topics.name(lead.from.topic);
         info!(task = %id, records = applied, topic, next = lead.next, at_s, "task restored and running");
         Ok(())
+    }
+
+    /// The changelog includes more than the group had committed when it was asked. Where it has committed more by now, another member
+    /// went on with the task between that question and the changelog's end: the group took it from us, and we have yet to hear of it. Then
+    /// the restore begins anew (and ends with the news); otherwise the offsets were set back, which is not ours to mend.
+    fn is_overtaken(&mut self, id: TaskId) -> Result<bool, ProcessError> {
+        let member = self.member.as_mut().expect("invariant: tasks belong to a member");
+        let task = self.tasks.get_mut(&id).expect("invariant: listed by the caller");
+        if lead_included(task, self.config.exactly_once) <= task.committed[0].unwrap_or(0) {
+            return Ok(false);
+        }
+        let froms: Vec<TopicPartition> = task.inputs.iter().map(|input| input.from).collect();
+        if member.committed(&froms, COMMITTED_WAIT)? == task.committed {
+            return Ok(false);
+        }
+        info!(task = %id, "another member went on with it: restoring again");
+        task.planned = false;
+        Ok(true)
     }
 
     /// Decides where each input goes on, or that it may not; true where the state is to be emptied first.

@@ -12,6 +12,8 @@ use topology::simulated::{Fault, Op, SimBroker};
 const TICK_MS: u64 = 100;
 /// Attempts before a case gives up: far fewer than the transactions' long timeout takes.
 const PATIENCE: u32 = 1200;
+/// When a lost request arrives after all: longer than any case waits before.
+const LATE_MS: u64 = 5_000;
 
 #[derive(Default)]
 struct Simulated {
@@ -89,10 +91,14 @@ impl Harness for Simulated {
         broker.set_faults(move |call| {
             if call.op == Op::EndTxnCommit && left > 0 {
                 left -= 1;
-                return Fault::LostRequest;
+                return Fault::Late(LATE_MS);
             }
             Fault::None
         });
+    }
+
+    fn deliver_lost_end(&mut self, _: &SimBroker) {
+        self.advance(LATE_MS);
     }
 }
 

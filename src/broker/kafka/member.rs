@@ -21,7 +21,7 @@ use super::errors;
 use super::fetcher::Fetcher;
 use super::native::GroupMetadata;
 use super::orphans::Watch;
-use super::sender::{Aborted, Limits, Sender, smallest};
+use super::sender::{Ended, Limits, Sender, smallest};
 
 /// Fetched and not yet delivered, at most, for each worker.
 const BUFFER_KBYTES: u32 = 65_536;
@@ -304,12 +304,18 @@ impl Member for KafkaMember {
         if offsets.count() > 0 {
             sender.add_offsets(&offsets, token.proof()?)?;
         }
-        sender.commit()
+        if sender.commit()? != Ended::Once {
+            tracing::info!("a commit took so long that its request may have been repeated: opening the producer again");
+            // Committed it is in any case: where this fails, the next transaction finds the producer closed.
+            if let Err(error) = self.reopen() {
+                tracing::debug!(%error, "opening the producer again after a commit");
+            }
+        }
+        Ok(())
     }
 
     fn abort(&mut self) -> Result<()> {
-        // Nothing to abort: the transaction never reached the coordinator, and librdkafka's producer is of no more use.
-        if self.sender()?.abort()? == Aborted::Never { self.reopen() } else { Ok(()) }
+        if self.sender()?.abort()? == Ended::Once { Ok(()) } else { self.reopen() }
     }
 
     fn reopen(&mut self) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The producer of a member or publisher: hands records over, delivers them, ends transactions.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use rdkafka::producer::{BaseProducer, Producer};
 use topology::broker::{BrokerError, Reaction, Result, TopicInfo};
 use topology::record::{Outgoing, TopicPartition, Topics};
 
+use super::config::SENT_ONCE;
 use super::context::{Delivered, Deliveries};
 use super::deadline::Deadline;
 use super::errors;
@@ -37,12 +39,17 @@ pub(super) fn smallest(limits: &Limits) -> u32 {
     limits.iter().flatten().copied().fold(DEFAULT_LIMIT, u32::min)
 }
 
-/// How a transaction was aborted.
+/// How a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Aborted {
-    Now,
-    /// The coordinator knew of no transaction: librdkafka purged it before its first partition was registered (registering waits while
-    /// the transaction before is being completed) but sends the end of it all the same. The producer must be opened again.
+pub(super) enum Ended {
+    /// By the only request to end it, and with the only one that carried its offsets.
+    Once,
+    /// Perhaps by the second one: librdkafka repeats a request whose connection broke. The first one may arrive yet, and would end the
+    /// NEXT transaction in the middle, or put its offsets back (KIP-890). A new epoch refuses it: the producer must be opened again.
+    Repeated,
+    /// It was to be aborted, but the coordinator knew of no transaction: librdkafka purged it before its first partition was registered
+    /// (registering waits while the transaction before is being completed) but sends the end of it all the same. The producer must
+    /// be opened again.
     Never,
 }
 
@@ -54,6 +61,8 @@ pub(super) struct Sender {
     producer: Arc<BaseProducer<Deliveries>>,
     /// How long a record may take, and the end of a transaction.
     timeout: Duration,
+    /// A request that belongs to the transaction was perhaps repeated.
+    repeated: Cell<bool>,
 }
 
 impl Sender {
@@ -62,7 +71,7 @@ impl Sender {
             BrokerError::new(Reaction::Stop, format!("Kafka producer: {}", super::config::explain("configuration", &error)))
         })?;
         let handles = topics.iter().map(|_| None).collect();
-        Ok(Self { topics, limits, handles, producer: Arc::new(producer), timeout })
+        Ok(Self { topics, limits, handles, producer: Arc::new(producer), timeout, repeated: Cell::new(false) })
     }
 
     /// Takes the transactional id over: ends what a predecessor left open and refuses what still is under way from it.
@@ -127,28 +136,47 @@ impl Sender {
 
     /// Adds offsets to the transaction, in the name of the member that `token` proves.
     pub(super) fn add_offsets(&self, offsets: &rdkafka::TopicPartitionList, token: &GroupMetadata) -> Result<()> {
-        token.send_offsets(self.producer.client(), offsets, self.timeout).map_err(|error| errors::of_send_offsets(&error))
+        let done = self.timed(|| token.send_offsets(self.producer.client(), offsets, self.timeout));
+        done.map_err(|error| errors::of_send_offsets(&error))
+    }
+
+    /// Makes a request, and notes where it took so long that librdkafka may have repeated it.
+    fn timed<T>(&self, ask: impl FnOnce() -> T) -> T {
+        let once = Deadline::after(SENT_ONCE);
+        let answer = ask();
+        if once.is_over() {
+            self.repeated.set(true);
+        }
+        answer
+    }
+
+    fn ended(&self) -> Ended {
+        if self.repeated.get() { Ended::Repeated } else { Ended::Once }
     }
 
     /// Commits the transaction. Call only when nothing is in flight: rdkafka's own flush in here waits in steps of 100 ms.
-    pub(super) fn commit(&self) -> Result<()> {
-        self.producer.commit_transaction(self.timeout).map_err(|error| errors::of_end("committing a transaction", &error))
+    pub(super) fn commit(&self) -> Result<Ended> {
+        let done = self.timed(|| self.producer.commit_transaction(self.timeout));
+        done.map(|()| self.ended()).map_err(|error| errors::of_end("committing a transaction", &error))
     }
 
     /// Aborts the transaction and forgets what was in flight.
-    pub(super) fn abort(&self) -> Result<Aborted> {
+    pub(super) fn abort(&self) -> Result<Ended> {
+        let (producer, timeout) = (&*self.producer, self.timeout);
         // librdkafka purges what is in flight and waits until its failure reports are served, which only this thread does.
-        let done = std::thread::scope(|scope| {
-            let aborting = scope.spawn(|| self.producer.abort_transaction(self.timeout));
-            while !aborting.is_finished() {
-                self.producer.poll(Duration::from_millis(1));
-            }
-            aborting.join().expect("invariant: aborting does not panic")
+        let done = self.timed(|| {
+            std::thread::scope(|scope| {
+                let aborting = scope.spawn(|| producer.abort_transaction(timeout));
+                while !aborting.is_finished() {
+                    producer.poll(Duration::from_millis(1));
+                }
+                aborting.join().expect("invariant: aborting does not panic")
+            })
         });
         self.producer.context().take_failure();
         match done {
-            Ok(()) => Ok(Aborted::Now),
-            Err(KafkaError::Transaction(error)) if error.code() == Code::InvalidTransactionalState => Ok(Aborted::Never),
+            Ok(()) => Ok(self.ended()),
+            Err(KafkaError::Transaction(error)) if error.code() == Code::InvalidTransactionalState => Ok(Ended::Never),
             Err(error) => Err(match errors::of_end("aborting a transaction", &error) {
                 // An abort that failed is never answered with "abort it": only a new epoch helps.
                 BrokerError { reaction: Reaction::Abort, what } => BrokerError::new(Reaction::Unknown, what),

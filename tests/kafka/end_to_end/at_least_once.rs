@@ -6,7 +6,7 @@ use super::scene::{PARTITIONS, Scene};
 use super::until;
 
 const PAYMENTS: usize = 40_000;
-const KILLS: usize = 3;
+const KILLS: usize = 6;
 
 fn scene(test: &str) -> Option<Scene> {
     let scene = Scene::new(test)?.with("PROCESSING_GUARANTEE", "at_least_once");

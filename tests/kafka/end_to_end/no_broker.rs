@@ -1,19 +1,10 @@
 //! A broker that is not there, comes later, goes and comes back.
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
+use super::broker::{Broker, free_address};
 use super::feed::Feed;
 use super::ledger::{Ledger, faults, model};
 use super::scene::{PARTITIONS, Scene};
 use super::service::Service;
-
-/// An address where nothing listens.
-fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").to_string()
-}
 
 #[test]
 fn an_absent_broker_is_named_and_waited_for() {
@@ -42,34 +33,6 @@ fn check_tells_that_a_broker_is_absent() {
     assert!(said.lines().any(|line| line.starts_with("wrong") && line.contains(&address)), "{said}");
 }
 
-/// A broker of this test's own, stopped when dropped.
-struct Broker {
-    folder: PathBuf,
-    address: String,
-}
-
-impl Broker {
-    fn script(&self, action: &str, port: &[&str]) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kafka.sh");
-        let mut command = Command::new(script);
-        command.arg(action).arg(&self.folder).args(port).env("KAFKA_HEAP", "256m");
-        let output = command.output().expect("the script runs");
-        assert!(output.status.success(), "kafka.sh {action}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    /// Starts it, with the data that it had.
-    fn start(&self) {
-        let (_, port) = self.address.split_once(':').expect("a port");
-        self.script("start", &[port]);
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.script("kill", &[]);
-    }
-}
-
 /// An instance that is started first, and its broker after it.
 fn late(test: &str) -> Option<(Scene, Broker, Service)> {
     // The other tests' broker is not used, but where there is none there is nothing to start one with.
@@ -79,8 +42,7 @@ fn late(test: &str) -> Option<(Scene, Broker, Service)> {
     service.says("that the broker does not answer", |line| {
         line["message"].as_str()?.contains("broker does not answer").then_some(())
     });
-    let broker = Broker { folder: scene.path("broker"), address: scene.address.clone() };
-    broker.start();
+    let broker = Broker::start(&scene);
     service.restored(PARTITIONS as usize);
     Some((scene, broker, service))
 }
@@ -99,8 +61,8 @@ fn a_broker_that_comes_late_and_crashes_is_waited_for() {
     feed.flush();
     service.signal("CONT");
     feed.reach(PAYMENTS / 4);
-    broker.script("kill", &[]);
-    broker.start();
+    broker.kill();
+    broker.restart();
     feed.finish(PAYMENTS);
     assert_eq!(service.get("/livez").0, 200);
     assert_eq!(faults(&scene.read(&scene.topic("verdicts")), &expected, true), "");
@@ -115,7 +77,7 @@ fn a_stop_does_not_wait_for_a_broker_that_is_gone() {
     let mut feed = Feed::new(&scene, &ledger.payments);
     feed.reach(2_000);
     feed.send(20_000);
-    broker.script("kill", &[]);
+    broker.kill();
     service.signal("TERM");
     let (status, took) = service.end();
     assert!(took.as_secs() < 10, "it took {took:?} to end after SIGTERM");

@@ -13,6 +13,7 @@ pub(super) fn cases<H: Harness>() -> Vec<Case<H>> {
         Case::new("a_newer_producer_fences_a_zombie", a_newer_producer_fences_a_zombie),
         Case::new("a_successor_ends_a_crashed_producers_transaction", a_successor_ends_a_crashed_producers_transaction),
         Case::needing("a_hung_transaction_times_out", &[Capability::TransactionTimeout], a_hung_transaction_times_out),
+        Case::needing("a_late_commit_ends_no_other_transaction", &[Capability::LoseEnd], a_late_commit_ends_no_other_transaction),
         Case::new("a_token_of_an_earlier_generation_is_refused", |harness| earlier_generation(harness, true)),
         Case::new("offsets_of_an_earlier_generation_are_refused", |harness| earlier_generation(harness, false)),
         Case::needing("a_member_that_was_dropped_is_refused", &[Capability::SessionTimeout], a_dropped_member_is_refused),
@@ -117,6 +118,28 @@ fn a_hung_transaction_times_out<H: Harness>(harness: &mut H) {
     transact(harness, &mut hung, out, &["again"]);
     read_to_end::<H>(harness, &mut reader, out, &mut seen);
     assert_eq!(texts(&seen), ["after", "again"]);
+}
+
+/// Kafka's protocol does not say which transaction a request is to end (KIP-890): only the epoch keeps a late one from ending the next.
+fn a_late_commit_ends_no_other_transaction<H: Harness>(harness: &mut H) {
+    let stage = Stage::new(harness, 1);
+    let (input, out) = (at(INPUT, 0), at(OUTPUT, 0));
+    let mut member = stage.join_alone(harness, "a", 1);
+    good("begin", member.begin());
+    good("send", member.send(&record(out, "key", "in doubt")));
+    harness.lose_next_end(&stage.broker);
+    let error = commit_refused(harness, "a commit whose request is lost", &mut member, &[(input, 1)]);
+    assert_reaction("a commit whose request is lost", &error, &[Reaction::Unknown]);
+    patiently(harness, "reopen", || member.reopen());
+    let end = patiently(harness, "bounds", || member.bounds(out)).end;
+    good("begin", member.begin());
+    good("send", member.send(&record(out, "key", "open")));
+    written(harness, &mut member, out, end + 1);
+    harness.deliver_lost_end(&stage.broker);
+    patiently(harness, "abort", || member.abort());
+    transact(harness, &mut member, out, &["after"]);
+    assert_eq!(texts(&stage.read_all(harness, out)), ["after"], "what was aborted is not seen");
+    assert_eq!(committed(harness, &mut member, input), None, "the lost commit's offsets are not there");
 }
 
 /// A token taken before a rebalance proves nothing after it.

@@ -31,7 +31,7 @@ pub enum Capability {
     Retain,
     /// [`Harness::recreate`].
     Recreate,
-    /// [`Harness::lose_next_end`].
+    /// [`Harness::lose_next_end`] and [`Harness::deliver_lost_end`].
     LoseEnd,
     /// Transactions left open time out within the harness's patience.
     TransactionTimeout,
@@ -83,8 +83,11 @@ pub trait Harness {
     /// Deletes a topic and creates it anew with as many partitions, empty.
     fn recreate(&mut self, broker: &Self::Broker, topic: TopicId);
 
-    /// Has the next request to commit a transaction lost on its way: its sender gets no answer, and it never arrives.
+    /// Has the next request to commit a transaction lost on its way: its sender gets no answer, and it does not arrive.
     fn lose_next_end(&mut self, broker: &Self::Broker);
+
+    /// Has the lost request arrive after all; returns when the broker has dealt with it.
+    fn deliver_lost_end(&mut self, broker: &Self::Broker);
 }
 
 /// The key of records that a harness writes to make a broker tidy up; checks pass them over.

@@ -60,11 +60,15 @@ fn compaction_keeps_the_last_value<H: Harness>(harness: &mut H) {
         ("b", Some("b2")),
         ("gone", None),
     ];
+    let written_ms = harness.now_ms();
     publish_pairs(harness, &stage, out, &pairs);
     let seen = compact_until(harness, &stage, "compaction leaves one record of each key", |seen| seen.len() <= 4);
     assert_eq!(texts(&seen), ["a2", "c1", "b2", "-"], "the last value of each key, in order; the tombstone stays for its time");
     let offsets: Vec<u64> = seen.iter().map(|record| record.offset).collect();
     assert_eq!(offsets, [2, 4, 5, 6], "offsets never change: there are gaps now");
+    let times: Vec<i64> = seen.iter().map(|record| record.timestamp).collect();
+    let kept = times.iter().all(|time| *time == times[3]) && (written_ms..=harness.now_ms()).contains(&times[3]);
+    assert!(kept, "the tombstone and the others keep their times: {times:?}, written from {written_ms} on");
     // Whoever begins in a gap is led to the next record.
     let mut reader = stage.reader(harness);
     good("assign", reader.assign(out, 3));

@@ -8,6 +8,7 @@ use topology::broker::{Broker, Event, Member, MemberConfig, Publisher};
 use topology::driver::{DriverOptions, TestDriver};
 use topology::record::{Fetched, Outgoing, TopicPartition};
 use topology::restore::StartFrom;
+use topology::simulated::{Fault, Op, SimBroker};
 
 use crate::ledger::{self, Balance, check, pipe, topic};
 
@@ -38,14 +39,19 @@ fn publish(driver: &TestDriver, count: u32) {
 fn set_offset(driver: &mut TestDriver, next: u64) {
     driver.crash(false);
     driver.sim.advance(60_000);
+    commit_as(&driver.sim, "somebody", next);
+}
+
+/// A member under that identity commits an offset of the input and leaves.
+fn commit_as(sim: &SimBroker, instance: &str, next: u64) {
     let config = MemberConfig {
         group: "ledger".into(),
-        instance: "somebody".into(),
+        instance: instance.into(),
         transactional_id: None,
         transaction_timeout_ms: 1_000,
         leads: vec![EVENTS.topic],
     };
-    let mut member = driver.sim.join(&config).expect("joins");
+    let mut member = sim.join(&config).expect("joins");
     let event = (0..100).find_map(|_| member.poll(&mut Fetched::default(), 1, Duration::ZERO).expect("polls"));
     let event = event.expect("the partitions are assigned");
     assert!(matches!(event, Event::Assigned(_)));
@@ -85,6 +91,41 @@ fn offsets_set_back_below_what_the_state_includes_stop_exactly_once() {
     driver.run().expect("runs");
     set_offset(&mut driver, 1);
     halt(&mut driver, &["events:0 up to offset 4", "committed only 1", "set back"]);
+}
+
+/// The group gave its task to another one, which went on with it just when this one was between asking for the committed offsets and
+/// looking at the changelog's end.
+#[test]
+fn one_that_is_overtaken_while_it_restores_does_not_take_that_for_lost_offsets() {
+    for before in [0, 4] {
+        let mut driver = driver(StartFrom::Refuse, true);
+        if before > 0 {
+            some_events(&mut driver, before);
+            driver.run().expect("runs");
+            driver.crash(true);
+        }
+        publish(&driver, 2);
+        let (sim, changelog, next) = (driver.sim.clone(), topic("ledger-balances-changelog"), u64::from(before) + 2);
+        let mut overtaken = false;
+        driver.sim.set_faults(move |call| {
+            if call.op == Op::ReaderBounds && !std::mem::replace(&mut overtaken, true) {
+                let mut value = Vec::new();
+                encode_kept(&Marks([next, 0, 0, 0]), &Balance { count: next, sum: 1 }, &mut value);
+                let to = TopicPartition { topic: changelog, partition: 0 };
+                let mut publisher = sim.publisher().expect("opens");
+                let record = Outgoing { to, key: Some(b"a"), value: Some(&value), timestamp: 0, headers: &[] };
+                publisher.send(&record).expect("is taken");
+                publisher.flush().expect("is taken");
+                commit_as(&sim, "ledger-driver", next);
+            }
+            Fault::None
+        });
+        driver.run().expect("goes on");
+        assert!(driver.sim.calls(Op::ReaderBounds) > 1, "it was overtaken while it restored");
+        assert_eq!(driver.sim.group_offsets("ledger")[&EVENTS], next);
+        let (_, balance) = driver.value::<Balance>("balances", b"a").expect("restored");
+        assert_eq!(balance, Balance { count: next, sum: 1 }, "what the other one left");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::guard::Guard;
 use super::until;
 
 /// Lines of the log that a failed test shows.
@@ -18,6 +19,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 pub struct Service {
     child: Child,
+    _guard: Guard,
     log: PathBuf,
 }
 
@@ -26,7 +28,8 @@ impl Service {
     pub fn spawn(command: &mut Command, log: PathBuf) -> Self {
         let file = File::create(&log).expect("a file for the log");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().expect("the process starts");
-        Self { child, log }
+        let guard = Guard::new("kill -9 $1", &[&child.id().to_string()]);
+        Self { child, _guard: guard, log }
     }
 
     /// All that it wrote to standard error.
@@ -67,10 +70,17 @@ impl Service {
 
     /// Where it serves HTTP.
     pub fn address(&mut self) -> String {
-        self.says("where HTTP is served", |line| {
-            let http = line["message"].as_str().is_some_and(|message| message.contains("HTTP"));
-            line["address"].as_str().filter(|_| http).map(str::to_owned)
-        })
+        self.says("where HTTP is served", address_in)
+    }
+
+    /// Where it serves HTTP, once it has said so.
+    pub fn find_address(&self) -> Option<String> {
+        self.lines().iter().find_map(address_in)
+    }
+
+    /// The file of its log.
+    pub fn log(&self) -> &Path {
+        &self.log
     }
 
     /// The status and body of an answer.
@@ -132,6 +142,11 @@ impl Drop for Service {
             print_tail(&self.log);
         }
     }
+}
+
+fn address_in(line: &Value) -> Option<String> {
+    let http = line["message"].as_str().is_some_and(|message| message.contains("HTTP"));
+    line["address"].as_str().filter(|_| http).map(str::to_owned)
 }
 
 fn print_tail(log: &Path) {

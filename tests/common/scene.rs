@@ -15,9 +15,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use state::store::decode_kept;
 use tempfile::TempDir;
 
-use super::records::{Seen, Writer, ends, read_all};
+use super::records::{Seen, Writer, each, ends, read_all};
+use super::run;
 use super::service::Service;
-use crate::world::run;
 
 /// The partitions of every topic, where a test says nothing else.
 pub const PARTITIONS: u32 = 8;
@@ -31,12 +31,22 @@ pub struct Scene {
     folder: TempDir,
     settings: Vec<(String, String)>,
     started: AtomicU32,
+    kept: bool,
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if self.kept && std::thread::panicking() {
+            self.folder.disable_cleanup(true);
+            eprintln!("logs and state are kept: {}", self.folder.path().display());
+        }
+    }
 }
 
 impl Scene {
     /// None, said loudly, where there is no broker to test with.
     pub fn new(test: &str) -> Option<Self> {
-        Some(Self::at(crate::world::address(&format!("end_to_end::{test}"))?, test))
+        Some(Self::at(super::address(&format!("end_to_end::{test}"))?, test))
     }
 
     /// A scene on a broker, or where there will be one.
@@ -44,7 +54,7 @@ impl Scene {
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").subsec_nanos();
         let prefix = format!("e{}-{}-{nanos}-{test}-", std::process::id(), SCENES.fetch_add(1, Ordering::Relaxed));
         let folder = TempDir::new().expect("a folder");
-        let scene = Self { address, prefix, folder, settings: Vec::new(), started: AtomicU32::new(0) };
+        let scene = Self { address, prefix, folder, settings: Vec::new(), started: AtomicU32::new(0), kept: false };
         let model = scene.path("no-model");
         scene
             .with("HTTP_ADDR", "127.0.0.1:0")
@@ -55,6 +65,12 @@ impl Scene {
             .with("WORKERS", "2")
             .with("MEMORY_LIMIT", "256MiB")
             .with("KAFKA_SESSION_TIMEOUT_MS", "6000")
+    }
+
+    /// Leaves the folder where it is, and names it, where the test fails.
+    pub fn kept_on_failure(mut self) -> Self {
+        self.kept = true;
+        self
     }
 
     /// A setting for all processes from now on.
@@ -138,20 +154,30 @@ impl Scene {
         read_all(&self.address, topic)
     }
 
+    /// The group's committed offset of each partition of a topic.
+    pub fn committed(&self, topic: &str) -> Vec<Option<u64>> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.address).set("group.id", self.group()).set("isolation.level", "read_committed");
+        let consumer: BaseConsumer = config.create().expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(topic, 0, self.ends(topic).len() as i32 - 1);
+        let answer = consumer.committed_offsets(list, super::PATIENCE).expect("committed offsets");
+        let offset = |offset| if let Offset::Offset(offset) = offset { Some(offset as u64) } else { None };
+        answer.elements().iter().map(|element| offset(element.offset())).collect()
+    }
+
     /// The last value of each user in the changelog.
     pub fn profiles(&self) -> BTreeMap<Vec<u8>, UserProfile> {
-        let mut profiles = BTreeMap::new();
-        for Seen { key, value, .. } in self.read(&self.changelog()) {
+        let mut values = BTreeMap::new();
+        each(&self.address, &self.changelog(), |Seen { key, value, .. }| {
             let key = key.expect("a key");
             match value {
-                Some(value) => {
-                    let (_, profile) = decode_kept::<UserProfile>(&value).expect("a kept profile");
-                    profiles.insert(key, profile);
-                }
-                None => drop(profiles.remove(&key)),
+                Some(value) => drop(values.insert(key, value)),
+                None => drop(values.remove(&key)),
             }
-        }
-        profiles
+        });
+        let profile = |value: Vec<u8>| decode_kept::<UserProfile>(&value).expect("a kept profile").1;
+        values.into_iter().map(|(key, value)| (key, profile(value))).collect()
     }
 
     pub fn writer(&self) -> Writer {

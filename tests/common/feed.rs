@@ -45,6 +45,21 @@ impl<'a> Feed<'a> {
         }
     }
 
+    /// How many payments have verdicts.
+    pub fn seen(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// How many were sent.
+    pub fn sent(&self) -> usize {
+        self.sent
+    }
+
+    /// Reads what has come, for a moment.
+    pub fn look(&mut self) {
+        self.read(Duration::from_millis(10));
+    }
+
     /// Sends payments up to a number, whether or not there are verdicts.
     pub fn send(&mut self, upto: usize) {
         let upto = upto.clamp(self.sent, self.payments.len());

@@ -114,17 +114,25 @@ pub fn ends(address: &str, topic: &str, isolation: &str) -> Vec<u64> {
 
 /// All committed records of a topic, once no transaction is open on it: what any reader will ever see of what is there now.
 pub fn read_all(address: &str, topic: &str) -> Vec<Seen> {
+    let mut all = Vec::new();
+    each(address, topic, |seen| all.push(seen));
+    all
+}
+
+/// As [`read_all`], one after the other; those of a partition in order.
+pub fn each(address: &str, topic: &str, mut take: impl FnMut(Seen)) {
     until(&format!("no transaction is open on {topic}"), || {
         (ends(address, topic, "read_committed") == ends(address, topic, "read_uncommitted")).then_some(())
     });
     let mut tail = Tail::new(address, topic);
-    let mut all = Vec::new();
-    let begun = std::time::Instant::now();
+    let mut progressed = std::time::Instant::now();
     while tail.at_end.iter().any(|at_end| !at_end) {
-        all.extend(tail.next(Duration::from_millis(100)));
-        assert!(begun.elapsed() < PATIENCE, "{topic} is not read to its end within {PATIENCE:?}");
+        if let Some(seen) = tail.next(Duration::from_millis(100)) {
+            progressed = std::time::Instant::now();
+            take(seen);
+        }
+        assert!(progressed.elapsed() < PATIENCE, "nothing more of {topic} came within {PATIENCE:?}, and that was not its end");
     }
-    all
 }
 
 /// A record to write. Its default is one without key, value, timestamp and headers, in partition 0.
