@@ -4,18 +4,24 @@
 
 pub mod api;
 pub mod backtest;
+pub mod backup;
 pub mod broker;
+pub mod bundle;
 pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod demo;
+pub mod exclusive;
 pub mod failure;
 pub mod generator;
 pub mod input;
 pub mod instance;
 pub mod logging;
 pub mod membership;
+pub mod migrate;
 pub mod output;
+pub mod redrive;
 pub mod scoring;
 pub mod service;
+pub mod tap;
 pub mod training;

@@ -11,7 +11,7 @@ use crate::decision::Decision;
 use crate::metrics::Metrics;
 use crate::processor::ProcessError;
 use crate::record::{Fetched, TopicPartition};
-use crate::restore::{Facts, Plan, Progress, StartFrom, plan};
+use crate::restore::{Facts, Plan, Progress, STATE_INCOMPLETE, STATE_MOVED, StartFrom, plan};
 use crate::status::Phase;
 use crate::task::Task;
 use crate::topology::TaskId;
@@ -249,6 +249,20 @@ impl<B: Broker> Worker<B> {
             }
             let name = format!("{}:{}", topics.name(from.topic), from.partition);
             let next = match task.committed[at] {
+                Some(STATE_INCOMPLETE) => {
+                    return stop(
+                        "the state of this application is being copied from another one, and is not whole yet. Wait for the end of \
+                         `mangrove migrate`; where it was interrupted, run the same command again"
+                            .into(),
+                    );
+                }
+                Some(STATE_MOVED) => {
+                    return stop(
+                        "the state of this application was moved to another one by `mangrove migrate`: run the instances under the new \
+                         APPLICATION_ID (processing here too would score payments twice)"
+                            .into(),
+                    );
+                }
                 Some(next) if next > bounds.end => {
                     return stop(format!(
                         "the group committed offset {next} of {name}, which ends at {}: the topic lost data or was re-created. Restore \
