@@ -20,6 +20,11 @@ const WAIT: Duration = Duration::from_millis(100);
 /// Records of one read.
 pub const CHUNK: usize = 1_000;
 
+/// Hands a record to the open transaction.
+pub type Sending<'a> = dyn FnMut(&Outgoing<'_>) -> Result<()> + 'a;
+/// Offsets to be committed: the next to read.
+pub type Offsets = Vec<(TopicPartition, u64)>;
+
 /// A member that owns everything its group hands out.
 pub struct Exclusive<B: Broker> {
     member: B::Member,
@@ -92,10 +97,7 @@ impl<B: Broker> Exclusive<B> {
     ///
     /// # Errors
     /// The broker's. After [`Reaction::Unknown`] it may have happened all the same.
-    pub fn transact(
-        &mut self,
-        write: impl FnOnce(&mut dyn FnMut(&Outgoing<'_>) -> Result<()>) -> Result<Vec<(TopicPartition, u64)>>,
-    ) -> Result<()> {
+    pub fn transact(&mut self, write: impl FnOnce(&mut Sending<'_>) -> Result<Offsets>) -> Result<()> {
         self.follow(Duration::ZERO)?;
         self.member.begin()?;
         let done = write(&mut |record| self.member.send(record)).and_then(|offsets| {

@@ -7,7 +7,7 @@ use topology::broker::{Broker, BrokerError, Reader};
 use topology::record::{Outgoing, TopicPartition};
 
 use super::{Plan, Report, Result, stop};
-use crate::exclusive::{self, Exclusive};
+use crate::exclusive::{self, Exclusive, Offsets, Sending};
 
 /// One record of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,9 +83,7 @@ pub(super) fn write<B: Broker>(
     hand: &mut Exclusive<B>,
     at: TopicPartition,
     entry: &Entry,
-    more: impl FnOnce(
-        &mut dyn FnMut(&Outgoing<'_>) -> topology::broker::Result<()>,
-    ) -> topology::broker::Result<Vec<(TopicPartition, u64)>>,
+    more: impl FnOnce(&mut Sending<'_>) -> topology::broker::Result<Offsets>,
 ) -> Result<()> {
     let value = serde_json::to_vec(entry).expect("invariant: numbers and names are JSON");
     let timestamp = crate::clock::now_ms();

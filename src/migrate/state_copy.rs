@@ -124,7 +124,7 @@ fn unreadable(why: &dyn std::fmt::Display) -> BrokerError {
 fn write<B: Groups>(work: &mut Work<'_, B>, store: usize, partition: u32, values: &Values) -> Result<()> {
     let topic = work.migration.places.new_changelogs[store];
     let done = work.progress.keys[store][partition as usize];
-    let left: Vec<(&Vec<u8>, &(Vec<u8>, i64))> = values.iter().skip(usize::try_from(done).unwrap_or(usize::MAX)).collect();
+    let left: Vec<_> = values.iter().skip(usize::try_from(done).unwrap_or(usize::MAX)).collect();
     for chunk in left.chunks(KEYS) {
         work.progress.keys[store][partition as usize] += chunk.len() as u64;
         let entry = Entry::Progress(work.progress.clone());

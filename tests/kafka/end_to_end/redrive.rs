@@ -20,6 +20,36 @@ fn json(scene: &Scene, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
+/// Kills it while records go out.
+fn kill_on_its_way(scene: &Scene) {
+    let topic = scene.topic("transactions");
+    let slow = ["redrive", "--cause", "far_future", "--execute", "--rate", "60"];
+    for kill in 0..KILLS {
+        let gone = scene.ends(&topic).iter().sum::<u64>();
+        let mut child = scene.command("none", &slow).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        until(&format!("some records go back before kill {kill}"), || {
+            assert!(child.try_wait().expect("its status").is_none(), "it ended before it was killed");
+            (scene.ends(&topic).iter().sum::<u64>() > gone + 20).then_some(())
+        });
+        child.kill().expect("killed");
+        child.wait().expect("it ends");
+    }
+}
+
+/// What nothing mends comes back with its count, until it may not go again.
+fn fail_again(scene: &Scene) {
+    let dead = scene.topic("dead-letters");
+    for round in 1..=2 {
+        assert_eq!(json(scene, &["--execute", "--max-redrives", "2"])["redriven"], BROKEN);
+        until("they fail again", || {
+            let counts: Vec<String> = scene.read(&dead).iter().map(|seen| seen.header("mangrove.redrives")).collect();
+            (counts.iter().filter(|count| **count == round.to_string()).count() == BROKEN).then_some(())
+        });
+    }
+    let over = json(scene, &["--execute", "--max-redrives", "2"]);
+    assert_eq!((over["redriven"].as_u64(), over["skipped"]["too_often"].as_u64()), (Some(0), Some(BROKEN as u64)));
+}
+
 #[test]
 fn dead_letters_go_back_once_through_kills_and_loops_are_seen() {
     let Some(scene) = Scene::new("redrive") else { return };
@@ -64,18 +94,7 @@ fn dead_letters_go_back_once_through_kills_and_loops_are_seen() {
     };
     assert_eq!((of("far_future"), of("not_json")), (LATE as u64, BROKEN as u64));
     assert_eq!(scene.ends(&topic), before);
-    // Killed while records go out.
-    let slow = ["redrive", "--cause", "far_future", "--execute", "--rate", "60"];
-    for kill in 0..KILLS {
-        let gone = scene.ends(&topic).iter().sum::<u64>();
-        let mut child = scene.command("none", &slow).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
-        until(&format!("some records go back before kill {kill}"), || {
-            assert!(child.try_wait().expect("its status").is_none(), "it ended before it was killed");
-            (scene.ends(&topic).iter().sum::<u64>() > gone + 20).then_some(())
-        });
-        child.kill().expect("killed");
-        child.wait().expect("it ends");
-    }
+    kill_on_its_way(&scene);
     let last = json(&scene, &["--cause", "far_future", "--execute"]);
     let (gone, already) = (last["redriven"].as_u64().expect("a number"), last["skipped"]["already"].as_u64().expect("a number"));
     assert_eq!((gone + already, already > 0), (LATE as u64, true), "{last}");
@@ -94,15 +113,6 @@ fn dead_letters_go_back_once_through_kills_and_loops_are_seen() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!((verdicts.len(), ids.len()), (LATE, LATE));
-    // What nothing mends comes back with its count, until it may not go again.
-    for round in 1..=2 {
-        assert_eq!(json(&scene, &["--execute", "--max-redrives", "2"])["redriven"], BROKEN);
-        until("they fail again", || {
-            let counts: Vec<String> = scene.read(&dead).iter().map(|seen| seen.header("mangrove.redrives")).collect();
-            (counts.iter().filter(|count| **count == round.to_string()).count() == BROKEN).then_some(())
-        });
-    }
-    let over = json(&scene, &["--execute", "--max-redrives", "2"]);
-    assert_eq!((over["redriven"].as_u64(), over["skipped"]["too_often"].as_u64()), (Some(0), Some(BROKEN as u64)));
+    fail_again(&scene);
     service.stop();
 }
