@@ -27,6 +27,11 @@ impl<W: Write> Output<W> {
         Self { writer, closed: false }
     }
 
+    /// True once the reader has closed the pipe: nothing that is written arrives any more.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Writes a text and the end of its line.
     ///
     /// # Errors

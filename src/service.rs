@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use topology::broker::Broker;
+use topology::record::Topics;
 use tracing::{error, info};
 
 use crate::config::{BrokerKind, EmbeddedSync, Role, Settings};
@@ -71,12 +72,20 @@ impl<B> Attendant<B> for Nobody {
 /// # Errors
 /// A librdkafka property that is none.
 pub fn kafka(settings: &Settings, blueprint: &Blueprint) -> Result<Arc<KafkaBroker>, Failure> {
+    kafka_with(settings, blueprint.topics())
+}
+
+/// As [`kafka`], with a table of topics of the caller's own.
+///
+/// # Errors
+/// As [`kafka`].
+pub fn kafka_with(settings: &Settings, topics: Topics) -> Result<Arc<KafkaBroker>, Failure> {
     let config = KafkaConfig {
         bootstrap_servers: settings.kafka_bootstrap_servers.clone(),
         properties: settings.kafka.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         ..KafkaConfig::default()
     };
-    let broker = KafkaBroker::new(config, blueprint.topics());
+    let broker = KafkaBroker::new(config, topics);
     broker.map(Arc::new).map_err(|why| Failure::new("the Kafka client cannot be set up").caused_by(why))
 }
 
@@ -85,6 +94,14 @@ pub fn kafka(settings: &Settings, blueprint: &Blueprint) -> Result<Arc<KafkaBrok
 /// # Errors
 /// Where another process holds the folder, or it is damaged.
 pub fn embedded(settings: &Settings, blueprint: &Blueprint) -> Result<Arc<EmbeddedBroker>, Failure> {
+    embedded_with(settings, blueprint.topics())
+}
+
+/// As [`embedded`], with a table of topics of the caller's own.
+///
+/// # Errors
+/// As [`embedded`].
+pub fn embedded_with(settings: &Settings, topics: Topics) -> Result<Arc<EmbeddedBroker>, Failure> {
     let options = EmbeddedOptions {
         durability: match settings.embedded_sync {
             EmbeddedSync::Commit => Durability::Commit,
@@ -96,7 +113,7 @@ pub fn embedded(settings: &Settings, blueprint: &Blueprint) -> Result<Arc<Embedd
     std::fs::create_dir_all(&settings.embedded_dir)
         .map_err(|why| Failure::new(format!("cannot create EMBEDDED_DIR {}", settings.embedded_dir.display())).caused_by(why))?;
     let now = Arc::new(crate::clock::now_ms);
-    let broker = EmbeddedBroker::open(&settings.embedded_dir, blueprint.topics(), options, now);
+    let broker = EmbeddedBroker::open(&settings.embedded_dir, topics, options, now);
     broker.map(Arc::new).map_err(|why| Failure::new("the embedded broker cannot be opened").caused_by(why))
 }
 

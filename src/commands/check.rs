@@ -59,6 +59,13 @@ impl Finding {
     }
 }
 
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mark = if self.ok { "ok   " } else { "wrong" };
+        write!(f, "{mark}  {}: {}", self.part, self.detail)
+    }
+}
+
 #[derive(Serialize)]
 struct Report<'a> {
     ok: bool,
@@ -80,16 +87,25 @@ pub fn run(args: Args, settings: Settings) -> Result<(), Failure> {
     if args.json {
         output.json(&Report { ok: wrong == 0, faults: Vec::new(), findings: &findings })?;
     } else {
-        for finding in &findings {
-            let mark = if finding.ok { "ok   " } else { "wrong" };
-            output.line(&format!("{mark}  {}: {}", finding.part, finding.detail))?;
-        }
+        findings.iter().try_for_each(|finding| output.line(&finding.to_string()))?;
     }
     match wrong {
         0 => Ok(()),
         1 => Err(Failure::new("one check failed")),
         _ => Err(Failure::new(format!("{wrong} checks failed"))),
     }
+}
+
+/// The findings as lines, for others to show.
+pub(super) fn text(settings: &Settings, ask: bool) -> String {
+    let mut lines: Vec<String> = inspect(settings).iter().map(ToString::to_string).collect();
+    if ask {
+        match connect(settings) {
+            Ok(findings) => lines.extend(findings.iter().map(ToString::to_string)),
+            Err(why) => lines.push(why.to_string()),
+        }
+    }
+    lines.join("\n")
 }
 
 /// The answer of `check --json` when the settings themselves are wrong.

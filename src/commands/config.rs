@@ -51,6 +51,11 @@ pub fn run(args: Args, settings: Settings) -> Result<(), Failure> {
     if args.json { Output::stdout().json(&report(&rows)) } else { Output::stdout().line(&human(&rows)) }
 }
 
+/// The table, for others to show.
+pub(super) fn text(settings: &Settings) -> String {
+    human(&settings.describe())
+}
+
 fn report(rows: &[Row]) -> Report<'_> {
     Report { settings: rows.iter().map(Entry::of).collect() }
 }

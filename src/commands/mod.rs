@@ -7,12 +7,17 @@
 //! error.
 
 pub mod backtest;
+pub mod backup;
+pub mod bundle;
 pub mod check;
 pub mod config;
 pub mod demo;
 pub mod explain;
+pub mod migrate;
 pub mod rebuild;
+pub mod redrive;
 pub mod run;
+pub mod tap;
 pub mod topology;
 pub mod train;
 pub mod verify;
@@ -81,6 +86,18 @@ pub enum Command {
     Train(train::Args),
     /// Score a file of past payments through the very same topology, and judge the verdicts
     Backtest(backtest::Args),
+    /// Show verdicts as they come
+    Tap(tap::Args),
+    /// Send dead letters back to where they came from
+    Redrive(redrive::Args),
+    /// Move the state to another number of partitions, under a new application id
+    Migrate(migrate::Args),
+    /// Copy the embedded broker to a folder
+    Backup(backup::BackupArgs),
+    /// Put a backup in the embedded broker's place
+    Restore(backup::RestoreArgs),
+    /// Write a support archive, without secrets and user ids
+    Bundle(bundle::Args),
     /// Show the graph that a record passes through
     Topology(topology::Args),
     /// Check the settings, and that each part answers
@@ -102,8 +119,7 @@ impl Command {
             Self::Train(args) => args.validate(),
             Self::Backtest(args) => args.validate(),
             Self::Rebuild(args) => args.validate(),
-            Self::Demo(_) | Self::Run(_) | Self::Topology(_) | Self::Check(_) | Self::Config(_) => Ok(()),
-            Self::Verify(_) | Self::Explain(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -126,6 +142,12 @@ impl Command {
             Self::Run(args) => run::run(args, settings),
             Self::Train(args) => train::run(args, settings),
             Self::Backtest(args) => backtest::run(args, settings),
+            Self::Tap(args) => tap::run(args, settings),
+            Self::Redrive(args) => redrive::run(args, settings),
+            Self::Migrate(args) => migrate::run(args, settings),
+            Self::Backup(args) => backup::backup(args, settings),
+            Self::Restore(args) => backup::restore(args, settings),
+            Self::Bundle(args) => bundle::run(args, settings),
             Self::Topology(args) => topology::run(args, settings),
             Self::Check(args) => check::run(args, settings),
             Self::Config(args) => config::run(args, settings),

@@ -23,3 +23,17 @@ impl ForestParameters {
         models::TrainParams { trees: self.trees as usize, max_samples: self.samples as usize, seed: self.seed }
     }
 }
+
+/// A moment: RFC 3339, or whole milliseconds since 1970.
+///
+/// # Errors
+/// What was expected, for a person.
+pub fn time_ms(text: &str) -> Result<i64, String> {
+    if let Ok(ms) = text.parse() {
+        return Ok(ms);
+    }
+    let parsed = text.parse::<jiff::Timestamp>();
+    parsed
+        .map(|at| at.as_millisecond())
+        .map_err(|_| "expected a time such as 2026-11-23T10:00:00Z, or milliseconds since 1970".to_owned())
+}

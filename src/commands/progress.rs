@@ -18,3 +18,9 @@ pub fn steps(what: &'static str, length: u64) -> ProgressBar {
         .progress_chars("=> ");
     ProgressBar::new(length).with_style(style).with_message(what)
 }
+
+/// A bar whose length is told while it moves.
+pub fn moving(bar: &ProgressBar, done: u64, total: u64) {
+    bar.set_length(total);
+    bar.set_position(done.min(total));
+}

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use clap::ValueEnum;
+use topology::topology::Topology;
 
 use super::{Failure, Output};
 use crate::config::Settings;
@@ -50,17 +51,22 @@ pub struct Args {
 /// # Errors
 /// When the topology is not valid, or standard output fails.
 pub fn run(args: Args, settings: Settings) -> Result<(), Failure> {
-    let graph = scoring_topology(
-        &application(&settings),
-        &topic_names(&settings),
-        &scoring_params(&settings, None)?,
-        &ModelSlot::default(),
-    );
-    let graph = graph.map_err(|why| Failure::new("the topology is not valid").caused_by(why))?;
+    let graph = graph(&settings)?;
     let text = match args.format {
         Format::Text => graph.describe(),
         Format::Dot => graph.dot(),
         Format::Mermaid => graph.mermaid(),
     };
     Output::stdout().line(text.trim_end())
+}
+
+fn graph(settings: &Settings) -> Result<Topology, Failure> {
+    let params = scoring_params(settings, None)?;
+    let graph = scoring_topology(&application(settings), &topic_names(settings), &params, &ModelSlot::default());
+    graph.map_err(|why| Failure::new("the topology is not valid").caused_by(why))
+}
+
+/// The graph as people read it, for others to show.
+pub(super) fn text(settings: &Settings) -> Result<String, Failure> {
+    graph(settings).map(|graph| graph.describe())
 }

@@ -6,6 +6,7 @@ use super::declare::{Declaration, Fallback};
 use super::kafka::{self, KafkaProperty};
 use super::parse::{Parser, RoleList};
 use super::source::Origin;
+use super::table::Settings;
 
 /// Stands in for a secret.
 pub const MASK: &str = "********";
@@ -56,6 +57,16 @@ impl Row {
     }
 }
 
+impl Settings {
+    /// Every secret in force, to be taken out of texts that leave this machine.
+    pub fn secrets(&self) -> Vec<String> {
+        let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let tokens = self.api_tokens.iter().map(|token| hex(&token.sha256));
+        let kafka = self.kafka.details().filter(|property| kafka::is_secret(&property.variable));
+        tokens.chain(kafka.map(|property| property.value.clone())).collect()
+    }
+}
+
 /// Says which of the roles that were asked for this version does not have.
 fn roles_note(text: &str) -> Option<String> {
     let roles = RoleList::read(text).ok()?;
@@ -64,7 +75,7 @@ fn roles_note(text: &str) -> Option<String> {
 }
 
 /// Masks the password of every `scheme://user:password@host` in a text.
-pub(super) fn mask_passwords(text: &str) -> String {
+pub(crate) fn mask_passwords(text: &str) -> String {
     let mut masked = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {

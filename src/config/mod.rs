@@ -35,6 +35,7 @@ mod table;
 mod values;
 
 pub use declare::{Declaration, Fallback};
+pub(crate) use describe::mask_passwords;
 pub use describe::{MASK, Row};
 pub(crate) use fault::shorten;
 pub use fault::{FOUND_MAX, Fault};

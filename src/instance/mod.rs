@@ -136,7 +136,7 @@ impl Instance {
         let creation = Creation { allowed: settings.create_topics, partitions: settings.topic_partitions };
         let Some(found) = ensure(broker, &topology, creation, &|| stop.raised())? else { return Ok(None) };
         let Found { partitions, dead_letter_max_bytes } = found;
-        let backend = open_store(&identity.folder, settings.memory_limit)?;
+        let backend = open_store(&identity.folder, topology.application(), settings.memory_limit)?;
         let clock = Arc::new(RealClock);
         let health = Arc::new(crate::api::Health::new(settings.workers as usize, clock.monotonic_us() / 1000, STALL_MS));
         let parts = Parts {
@@ -269,8 +269,10 @@ fn session_ms(settings: &Settings) -> u64 {
 }
 
 /// Opens the store; one that refuses to open is dropped: the changelog has everything.
-fn open_store(folder: &Path, memory_limit: u64) -> Result<Arc<dyn Backend>, InstanceError> {
+fn open_store(folder: &Path, application: &str, memory_limit: u64) -> Result<Arc<dyn Backend>, InstanceError> {
     let path = folder.join("rocksdb");
+    keep_for(folder, application, &path)
+        .map_err(|why| InstanceError(format!("cannot write into {}: {why}. Check STATE_DIR", folder.display())))?;
     let options =
         RocksOptions { memory_bytes: usize::try_from(memory_limit / 4).unwrap_or(usize::MAX), ..RocksOptions::default() };
     match RocksBackend::open(&path, options) {
@@ -286,8 +288,42 @@ fn open_store(folder: &Path, memory_limit: u64) -> Result<Arc<dyn Backend>, Inst
     }
 }
 
+/// A store is a copy of one application's changelog. Under another application id its positions would name offsets of other topics, and
+/// be caught up into a mixture.
+fn keep_for(folder: &Path, application: &str, store: &Path) -> std::io::Result<()> {
+    let marker = folder.join("application");
+    match std::fs::read_to_string(&marker) {
+        Ok(other) if other == application => return Ok(()),
+        Ok(other) if store.exists() => {
+            warn!(path = %store.display(), other, "the store is another application's: it is dropped and restored from the changelog");
+            std::fs::remove_dir_all(store)?;
+        }
+        // A folder of before there was a marker is this application's.
+        _ => {}
+    }
+    let fresh = folder.join("application.new");
+    std::fs::write(&fresh, application)?;
+    std::fs::rename(fresh, marker)
+}
+
 /// The address of a server that was asked for, as people and peers call it.
 #[must_use]
 pub fn url(address: SocketAddr) -> String {
     format!("http://{address}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_kept_for_its_application_only() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = folder.path().join("rocksdb");
+        std::fs::create_dir(&store).expect("a store of before there was a marker");
+        for (application, kept) in [("one", true), ("one", true), ("two", false)] {
+            keep_for(folder.path(), application, &store).expect("written");
+            assert_eq!(store.exists(), kept, "{application}");
+        }
+    }
 }

@@ -214,7 +214,9 @@ pub fn check_partitions(topology: &Topology, partitions: &[u32]) -> Result<(), I
     }
     Err(InstanceError(format!(
         "topics that belong together have different numbers of partitions: {}. Re-create the wrong ones with the lead topic's number; if \
-         the lead topic grew, move to a new APPLICATION_ID: keys live in other partitions now",
-        faults.join("; ")
+         the lead topic grew, keys live in other partitions now: let the co-partitioned inputs grow as well, move the state to a new \
+         APPLICATION_ID by `mangrove migrate --to {} --application NEW_ID`, and start the instances under that one",
+        faults.join("; "),
+        of(topology.subs()[0].lead())
     )))
 }

@@ -73,6 +73,14 @@ pub fn decode_prefix<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     decode_start(bytes).map(|(value, _)| value)
 }
 
+/// As [`decode_prefix`], with the bytes that follow: encoding what was read and appending them gives the same bytes again.
+///
+/// # Errors
+/// As [`decode_prefix`].
+pub fn split_prefix<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), CodecError> {
+    decode_start(bytes).map(|(value, used)| (value, &bytes[used..]))
+}
+
 /// A value and how many bytes it took, the version byte included.
 fn decode_start<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), CodecError> {
     let (&version, body) = bytes.split_first().ok_or(CodecError::Empty)?;

@@ -18,6 +18,7 @@
 
 mod apply;
 mod damage;
+mod inspect;
 mod options;
 
 use std::collections::BTreeSet;
@@ -31,6 +32,7 @@ use rocksdb::{
     WriteOptions,
 };
 
+pub use inspect::{keys, positions};
 pub use options::RocksOptions;
 use options::Tuning;
 

@@ -124,6 +124,20 @@ pub fn decode_marks(bytes: &[u8]) -> std::result::Result<Marks, codec::CodecErro
     codec::decode_prefix(bytes)
 }
 
+/// A kept value's marks, and the encoded value behind them: [`keep_encoded`] puts other marks before it.
+///
+/// # Errors
+/// As [`decode_marks`].
+pub fn split_kept(bytes: &[u8]) -> std::result::Result<(Marks, &[u8]), codec::CodecError> {
+    codec::split_prefix(bytes)
+}
+
+/// A kept value from marks and what [`split_kept`] left.
+pub fn keep_encoded(marks: &Marks, value: &[u8], into: &mut Vec<u8>) {
+    codec::encode(marks, into);
+    into.extend_from_slice(value);
+}
+
 #[derive(Debug)]
 struct Slot<V> {
     key: Box<[u8]>,

@@ -126,6 +126,13 @@ impl Scene {
         });
     }
 
+    /// True once the broker has this topic.
+    pub fn exists(&self, topic: &str) -> bool {
+        let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("a consumer");
+        let all = consumer.fetch_metadata(None, std::time::Duration::from_secs(10)).expect("metadata");
+        all.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty())
+    }
+
     /// The end of each partition of a topic.
     pub fn ends(&self, topic: &str) -> Vec<u64> {
         ends(&self.address, topic, "read_uncommitted")

@@ -4,7 +4,11 @@
 mod audit;
 mod backtest;
 mod backtest_reference;
+mod backups;
+mod bundles;
 mod embedded_broker;
+mod migrations;
+mod redrives;
 mod scoring;
 mod scoring_bad_input;
 mod scoring_commands;

@@ -11,6 +11,12 @@ use crate::broker::Bounds;
 use crate::processor::ProcessError;
 use crate::record::{Fetched, TopicPartition};
 
+/// Committed in place of an offset while an application's state is being copied to it: nothing may start on half of a state.
+pub const STATE_INCOMPLETE: u64 = i64::MAX as u64 - 1;
+
+/// Committed in place of an offset once an application's state was copied to another one: nothing may be processed twice.
+pub const STATE_MOVED: u64 = i64::MAX as u64 - 2;
+
 /// Where a task without committed offsets may begin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StartFrom {

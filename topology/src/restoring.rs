@@ -11,7 +11,7 @@ use crate::decision::Decision;
 use crate::metrics::Metrics;
 use crate::processor::ProcessError;
 use crate::record::{Fetched, TopicPartition};
-use crate::restore::{Facts, Plan, Progress, StartFrom, plan};
+use crate::restore::{Facts, Plan, Progress, STATE_INCOMPLETE, STATE_MOVED, StartFrom, plan};
 use crate::status::Phase;
 use crate::task::Task;
 use crate::topology::TaskId;
@@ -259,6 +259,9 @@ impl<B: Broker> Worker<B> {
         let lead_mark = lead_included(task, exactly_once);
         let stateful = lead_mark > 0 && task.restores.iter().any(|progress| progress.until > 0);
         let mut anew = false;
+        if let Some(why) = task.committed.iter().copied().find_map(migration_said) {
+            return stop(why);
+        }
         for at in 0..task.inputs.len() {
             let from = task.inputs[at].from;
             let bounds = member.bounds(from)?;
@@ -335,6 +338,22 @@ fn included(task: &Task, name: &str, lead_mark: u64, exactly_once: bool) -> u64 
     let decided =
         decided.filter(|decision| decision.topic.as_deref() == Some(name) && (exactly_once || decision.after < lead_mark));
     kept.chain(decided.filter_map(|decision| decision.offset.map(|offset| offset + 1))).max().unwrap_or(0)
+}
+
+/// What a number that stands in place of an offset says: see [`crate::restore::STATE_MOVED`].
+fn migration_said(committed: Option<u64>) -> Option<String> {
+    let why = match committed? {
+        STATE_INCOMPLETE => {
+            "the state of this application is being copied from another one, and is not whole yet. Wait for the end of `mangrove migrate`; \
+             where it was interrupted, run the same command again"
+        }
+        STATE_MOVED => {
+            "the state of this application was moved to another one by `mangrove migrate`: run the instances under the new APPLICATION_ID \
+             (processing here too would score payments twice)"
+        }
+        _ => return None,
+    };
+    Some(why.to_owned())
 }
 
 fn stop<T>(why: String) -> Result<T, ProcessError> {

@@ -60,6 +60,11 @@ pub(super) struct Group {
 }
 
 impl Group {
+    /// The instances that are in it, those among them that are away for a restart left out.
+    pub fn instances(&self) -> Vec<String> {
+        self.members.values().filter(|seat| !seat.away).map(|seat| seat.instance.clone()).collect()
+    }
+
     /// A new member, or the next incarnation of a static one, which takes over what its predecessor owned.
     pub fn join(&mut self, instance: &str, leads: &[TopicId], partitions: &[TopicPartition], now_ms: i64) -> MemberId {
         self.members_ever += 1;

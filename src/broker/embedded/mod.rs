@@ -19,6 +19,7 @@ mod batch;
 mod core;
 mod fetch;
 mod group;
+mod groups;
 mod maintain;
 mod member;
 mod outbox;
@@ -38,6 +39,7 @@ pub use maintain::Maintained;
 pub use member::{EmbeddedMember, EmbeddedToken};
 pub use publisher::EmbeddedPublisher;
 pub use reader::EmbeddedReader;
+pub use store::HELD;
 
 use self::core::{Core, Log, Offsets, Topic};
 use group::Patience;

@@ -33,6 +33,9 @@ pub(super) type Db = DBWithThreadMode<MultiThreaded>;
 
 const FORMAT: u32 = 1;
 
+/// What is said of a folder that is in use.
+pub const HELD: &str = "another process holds it";
+
 /// A topic as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TopicMeta {
@@ -141,8 +144,8 @@ impl Store {
         let families = names.iter().map(|name| ColumnFamilyDescriptor::new(name, log(&cache)));
         let db = Db::open_cf_descriptors(&database, path, families).map_err(|error| {
             if ["While lock file", "lock hold by current process"].iter().any(|words| error.as_ref().contains(words)) {
-                let advice = "another process holds it. One process serves an embedded broker; others reach it over HTTP";
-                return stop(format!("the embedded broker at {}: {advice} ({error})", path.display()));
+                let advice = "One process serves an embedded broker; others reach it over HTTP";
+                return stop(format!("the embedded broker at {}: {HELD}. {advice} ({error})", path.display()));
             }
             failed(&error)
         })?;

@@ -6,6 +6,7 @@
 //! | `admin` | topics and the bounds of partitions |
 //! | `fetcher` | reading partitions by offset; members and readers share it |
 //! | `sender` | writing and transactions; members and publishers share it |
+//! | `groups` | groups seen from outside |
 //! | `member`, `reader`, `publisher` | the ports |
 //! | `orphans` | partitions that the group gave to nobody |
 //! | `context` | what librdkafka calls back |
@@ -22,6 +23,7 @@ mod context;
 mod deadline;
 mod errors;
 mod fetcher;
+mod groups;
 mod member;
 mod native;
 mod orphans;

@@ -121,6 +121,16 @@ fn a_prefix_decodes_alone() {
 }
 
 #[test]
+fn a_prefix_and_what_follows_it_make_the_value_again() {
+    let whole = bytes(&(vec![1_u64, 2], "the rest", 3_u8));
+    let (prefix, rest) = split_prefix::<Vec<u64>>(&whole).expect("decodes");
+    let mut again = bytes(&prefix);
+    again.extend_from_slice(rest);
+    assert_eq!(again, whole);
+    assert!(split_prefix::<Vec<u64>>(&[]).is_err());
+}
+
+#[test]
 fn large_values_decode() {
     let zeros = vec![0_u128; 3 << 20];
     assert_eq!(decode::<Vec<u128>>(&bytes(&zeros)).as_deref(), Ok(&zeros[..]));

@@ -247,3 +247,27 @@ fn the_hash_stays() {
     assert_eq!(hash(b""), 0x2d06_8005_38d3_94c2);
     assert_eq!(hash(b"user-1"), xxhash_rust::xxh3::xxh3_64_with_seed(b"user-1", 0));
 }
+
+#[test]
+fn a_store_is_looked_into_while_it_is_in_use_and_left_as_it_is() {
+    let root = TempDir::new().unwrap();
+    assert!(super::positions(root.path()).is_err(), "there is none");
+    let backend = open(root.path());
+    let mut set = WriteSet::default();
+    for (number, key) in (0..).zip(["a", "b"]) {
+        let partition = StorePartition { store: "s".into(), partition: number };
+        backend.open(&partition).unwrap();
+        set.begin(partition);
+        set.change(key.as_bytes(), Some(b"value"));
+        set.positions(Positions { changelog: 7 + u64::from(number), inputs: vec![("in".into(), 9)], current_at_ms: 5 });
+    }
+    backend.write(&set).unwrap();
+    let found = super::positions(root.path()).unwrap();
+    let found: Vec<(String, u64)> = found.into_iter().map(|(partition, at)| (partition.to_string(), at.changelog)).collect();
+    assert_eq!(found, [("s-0".to_owned(), 7), ("s-1".to_owned(), 8)]);
+    let mut keys = super::keys(root.path(), 10).unwrap();
+    keys.sort();
+    assert_eq!(keys, [b"a", b"b"]);
+    assert_eq!(super::keys(root.path(), 1).unwrap().len(), 1);
+    backend.write(&set).unwrap();
+}
