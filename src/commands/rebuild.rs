@@ -154,15 +154,12 @@ impl Rebuild {
         output.line(&format!("{count} partitions of {folder} read anew: {total} changelog records"))
     }
 
-    /// The partitions that the store has, or all where it has none.
+    /// All partitions, or those asked for: which ones the store has says nothing after an interruption.
     fn refill_store<B: Broker>(&self, audit: &Audit<B>) -> Result<BTreeMap<u32, u64>, Failure> {
         let folder = self.identity.as_ref().map_or(&self.settings.state_dir, |identity| &identity.folder).join("rocksdb");
         let backend = self.store(&folder)?;
-        let held = backend.partitions().map_err(|why| Failure::new("the store cannot be read").caused_by(why))?;
-        let held: Vec<u32> = held.iter().map(|store| store.partition).collect();
-        let asked = if self.args.partition.is_empty() { &held } else { &self.args.partition };
         let mut records = BTreeMap::new();
-        for partition in audits::chosen(asked, audit.partitions())? {
+        for partition in audits::chosen(&self.args.partition, audit.partitions())? {
             let step = Step::new(format!("partition {partition}"));
             let applied = audit.refill(partition, &*backend, crate::clock::now_ms(), &mut |what, done, all| {
                 step.told(what, done, all);
