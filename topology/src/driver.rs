@@ -290,6 +290,21 @@ impl TestDriver {
         Some(decode_kept(&bytes).expect("a kept value of this type"))
     }
 
+    /// The disk under the stores: its size can be limited.
+    #[must_use]
+    pub fn disk(&self) -> &MemoryBackend {
+        &self.backend
+    }
+
+    /// One step of the worker, for tests that look between steps; [`Self::run`] makes as many as it takes.
+    ///
+    /// # Errors
+    /// [`Halt`] where the worker stopped for good.
+    pub fn step(&mut self) -> Result<Step, Halt> {
+        self.publisher.flush().expect("the simulated broker takes what a test pipes");
+        self.worker.as_mut().expect("invariant: started when it was made and after each crash").step(Duration::ZERO)
+    }
+
     /// The worker's process dies without a word and starts again; its disk stays, or is lost.
     pub fn crash(&mut self, wipe: bool) {
         self.worker = None;

@@ -100,6 +100,7 @@ impl<B: Broker> Worker<B> {
                 store: partition,
                 changelog: log.to,
                 until: bounds.end,
+                from,
                 position: from,
                 applied: 0,
                 lead: lead.to_owned(),
@@ -123,6 +124,7 @@ impl<B: Broker> Worker<B> {
         };
         task.committed = committed;
         task.planned = true;
+        task.restoring_since_ms = now_ms;
         let remaining: u64 = task.restores.iter().map(Progress::remaining).sum();
         info!(task = %id, remaining, at_s = self.clock.monotonic_us() as f64 / 1e6, "restoring");
         Ok(())

@@ -16,6 +16,7 @@ use crate::broker::{Broker, BrokerError, Event, Member, MemberConfig, Reaction, 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::processor::{Counts, DeadLetters, ProcessError, Punctuation, Sink};
+use crate::reaction::Paused;
 use crate::record::{Batch, Fetched, Outgoing, TopicPartition};
 use crate::restore::StartFrom;
 use crate::status::{Phase, Tasks};
@@ -110,6 +111,8 @@ pub struct Worker<B: Broker> {
     pub(crate) pending: Option<Event>,
     /// The store dropped for damage since the last commit.
     pub(crate) damaged: Option<StorePartition>,
+    /// Set while the store takes no writes, and until the next commit shows that it does again.
+    pub(crate) paused: Option<Paused>,
     pub(crate) reopen: bool,
     pub(crate) quiet: bool,
     pub(crate) progress: u64,
@@ -167,6 +170,7 @@ impl<B: Broker> Worker<B> {
             working: false,
             pending: None,
             damaged: None,
+            paused: None,
             reopen: false,
             quiet: false,
             progress: 0,
@@ -179,6 +183,9 @@ impl<B: Broker> Worker<B> {
     /// # Errors
     /// [`Halt`] where nothing the worker can do will help.
     pub fn step(&mut self, wait: Duration) -> Result<Step, Halt> {
+        if let Some(step) = self.await_store()? {
+            return Ok(step);
+        }
         match self.round(wait) {
             Ok(step) => {
                 self.last_trouble = None;
@@ -449,7 +456,13 @@ impl<B: Broker> Worker<B> {
         self.progress
     }
 
-    /// What is wrong with the broker at the moment, for people.
+    /// True while its store takes no writes (a full disk): it has given its partitions back and waits.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.paused.is_some_and(Paused::is_waiting)
+    }
+
+    /// What is wrong with the broker or the store at the moment, for people.
     #[must_use]
     pub fn trouble_text(&self) -> Option<&str> {
         self.last_trouble.as_deref()
