@@ -25,7 +25,7 @@ impl<B: Broker> Worker<B> {
             member.begin()?;
         }
         // So that a failure from here on aborts it.
-        self.open = Some(Open { since_us: self.clock.monotonic_us(), records: 0 });
+        self.open = Some(Open { since_us: self.clock.monotonic_us(), records: 0, bytes: 0 });
         for progress in &mut task.restores {
             let to = progress.changelog;
             let mut keys = Vec::new();

@@ -138,7 +138,10 @@ impl<B: Broker> Worker<B> {
     /// The store takes no writes. What was committed is in the changelog; so the partitions go to whoever has a store, and this worker
     /// comes back when it has one again.
     fn pause(&mut self, what: String) -> Step {
-        error!(worker = self.config.index, what, "the state store takes no writes: this worker gives its partitions back until it does");
+        error!(
+            worker = self.config.index,
+            what, "the state store takes no writes: this worker gives its partitions back until it does"
+        );
         Metrics::add(&self.metrics.store_pauses_total, 1);
         // An answer is welcome, and nothing depends on it: a transaction left open ends by its timeout, a silent member by its session's.
         let _ = self.abort();

@@ -175,9 +175,7 @@ impl Task {
         let remaining = self.restores.iter().map(Progress::remaining).sum();
         let elapsed_ms = now_ms.saturating_sub(self.restoring_since_ms).max(0).unsigned_abs();
         let (rate_per_second, eta_seconds) = match self.phase {
-            Phase::Restoring if self.planned => {
-                pace(self.restores.iter().map(Progress::passed).sum(), remaining, elapsed_ms)
-            }
+            Phase::Restoring if self.planned => pace(self.restores.iter().map(Progress::passed).sum(), remaining, elapsed_ms),
             _ => (0, None),
         };
         let status = TaskStatus {

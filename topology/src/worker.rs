@@ -19,6 +19,7 @@ use crate::processor::{Counts, DeadLetters, ProcessError, Punctuation, Sink};
 use crate::reaction::Paused;
 use crate::record::{Batch, Fetched, Outgoing, TopicPartition};
 use crate::restore::StartFrom;
+use crate::restoring::COMMITTED_WAIT_RUNNING;
 use crate::status::{Phase, Tasks};
 use crate::task::{Input, Shared, Task};
 use crate::topology::{TaskId, Topology};
@@ -48,6 +49,8 @@ pub struct WorkerConfig {
     pub cache_bytes: usize,
     /// Changed and uncommitted values, in number, that make a commit due at once.
     pub max_changed: usize,
+    /// Bytes of records in an open transaction that make a commit due at once: what they become waits in memory until then.
+    pub max_open_bytes: usize,
     /// Where a task with state but without committed offsets begins.
     pub start_from: StartFrom,
     /// `delete.retention.ms` of the changelogs: an older store is rebuilt.
@@ -105,6 +108,8 @@ pub struct Worker<B: Broker> {
     pub(crate) set: WriteSet,
     pub(crate) order: Vec<u32>,
     pub(crate) fetched: Fetched,
+    /// Changelog records, while something is being restored.
+    pub(crate) bite: Fetched,
     /// Set while effects are half done: a failure then voids all that is uncommitted.
     pub(crate) working: bool,
     /// What the group decided and was not acknowledged yet.
@@ -113,6 +118,9 @@ pub struct Worker<B: Broker> {
     pub(crate) damaged: Option<StorePartition>,
     /// Set while the store takes no writes, and until the next commit shows that it does again.
     pub(crate) paused: Option<Paused>,
+    /// How long the next question for committed offsets may take beside running tasks, and not before when it is asked.
+    pub(crate) plan_wait: Duration,
+    pub(crate) plan_at_us: u64,
     pub(crate) reopen: bool,
     pub(crate) quiet: bool,
     pub(crate) progress: u64,
@@ -124,6 +132,7 @@ pub struct Worker<B: Broker> {
 pub(crate) struct Open {
     pub(crate) since_us: u64,
     pub(crate) records: u64,
+    pub(crate) bytes: usize,
 }
 
 pub(crate) struct MemberSink<'m, M> {
@@ -167,10 +176,13 @@ impl<B: Broker> Worker<B> {
             set: WriteSet::default(),
             order: Vec::new(),
             fetched: Fetched::default(),
+            bite: Fetched::default(),
             working: false,
             pending: None,
             damaged: None,
             paused: None,
+            plan_wait: COMMITTED_WAIT_RUNNING,
+            plan_at_us: 0,
             reopen: false,
             quiet: false,
             progress: 0,
@@ -188,7 +200,9 @@ impl<B: Broker> Worker<B> {
         }
         match self.round(wait) {
             Ok(step) => {
-                self.last_trouble = None;
+                if step != Step::Backoff {
+                    self.last_trouble = None;
+                }
                 Ok(step)
             }
             Err(error) => self.react(error),
@@ -208,7 +222,14 @@ impl<B: Broker> Worker<B> {
         if self.pending.is_some() {
             self.follow()?;
         }
-        let restored = self.restore_some()?;
+        // What keeps a restore waiting keeps neither running tasks from their work nor the group from its answers.
+        let (restored, waiting) = match self.restore_some() {
+            Err(ProcessError::Broker(why)) if why.reaction == Reaction::Retry => {
+                self.trouble(&why.what);
+                (false, true)
+            }
+            done => (done?, false),
+        };
         let mut fetched = std::mem::take(&mut self.fetched);
         fetched.clear(KEEP_ARENA_BYTES);
         let wait = self.poll_wait(wait);
@@ -232,7 +253,11 @@ impl<B: Broker> Worker<B> {
             self.commit()?;
             self.working = false;
         }
-        Ok(if worked { Step::Worked } else { Step::Idle })
+        Ok(match (worked, waiting) {
+            (true, _) => Step::Worked,
+            (false, true) => Step::Backoff,
+            (false, false) => Step::Idle,
+        })
     }
 
     pub(crate) fn member(&mut self) -> Result<&mut B::Member, ProcessError> {
@@ -254,6 +279,7 @@ impl<B: Broker> Worker<B> {
         let changed = || self.tasks.values().flat_map(|task| &task.stores).map(|store| store.changed()).sum::<usize>();
         age_us >= self.config.commit_interval_ms * 1000
             || (self.quiet && age_us >= self.config.commit_idle_ms * 1000)
+            || open.bytes >= self.config.max_open_bytes
             || changed() >= self.config.max_changed
     }
 
@@ -262,7 +288,7 @@ impl<B: Broker> Worker<B> {
             if self.config.exactly_once {
                 self.member()?.begin()?;
             }
-            self.open = Some(Open { since_us: self.clock.monotonic_us(), records: 0 });
+            self.open = Some(Open { since_us: self.clock.monotonic_us(), records: 0, bytes: 0 });
         }
         Ok(())
     }
@@ -288,6 +314,7 @@ impl<B: Broker> Worker<B> {
         outcome?;
         if let Some(open) = &mut self.open {
             open.records += fetched.len() as u64;
+            open.bytes += fetched.bytes();
         }
         Metrics::add(&self.metrics.records_total, fetched.len() as u64);
         Metrics::add(&self.metrics.record_bytes_total, fetched.bytes() as u64);
@@ -472,6 +499,12 @@ impl<B: Broker> Worker<B> {
     #[must_use]
     pub fn has_tasks(&self) -> bool {
         !self.tasks.is_empty()
+    }
+
+    /// True where a task is being restored.
+    #[must_use]
+    pub fn is_restoring(&self) -> bool {
+        self.tasks.values().any(|task| task.phase == Phase::Restoring)
     }
 
     /// True where every task runs and nothing is left to do but wait for records.
