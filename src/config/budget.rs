@@ -17,8 +17,9 @@ const WORKER: u64 = 4 << 20;
 const STORE_MIN: u64 = 8 << 20;
 /// The least for a worker's buffers together.
 const BUFFERS_MIN: u64 = 4 << 20;
-/// More than this in any one buffer gains nothing.
+/// More than this in any one buffer gains nothing; a restore's has to hold a bulk worth writing of each of many partitions.
 const BUFFER_MAX: u64 = 16 << 20;
+const RESTORE_MAX: u64 = 48 << 20;
 
 /// Bytes for each part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,12 +55,13 @@ impl Budget {
             return Err(fixed + (STORE_MIN * 10).div_ceil(3).max((BUFFERS_MIN * workers * 10).div_ceil(4)));
         }
         let broker = if embedded { buffers * workers / 2 } else { 0 };
-        let buffer = size((buffers - broker / workers) / 4).min(BUFFER_MAX as usize);
+        let share = (buffers - broker / workers) / 4;
+        let buffer = size(share.min(BUFFER_MAX));
         Ok(Self {
             state: size(store),
             profiles: size(store),
             fetch: buffer,
-            restore: buffer,
+            restore: size(share.min(RESTORE_MAX)),
             produce: buffer,
             poll: buffer,
             broker: size(broker),
