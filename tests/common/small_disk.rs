@@ -27,6 +27,14 @@ impl SmallDisk {
         &self.path
     }
 
+    /// Takes all the room there is but so many bytes.
+    pub fn fill_but(&self, left: u64) {
+        self.fill();
+        let ballast = File::options().write(true).open(self.ballast()).expect("a file");
+        let size = ballast.metadata().expect("its size").len();
+        ballast.set_len(size - left).expect("cut");
+    }
+
     /// Takes all the room there is.
     pub fn fill(&self) {
         let mut ballast = File::options().create(true).append(true).open(self.ballast()).expect("a file");

