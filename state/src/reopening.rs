@@ -2,7 +2,8 @@
 //!
 //! A store whose write failed refuses all later ones (I7): what it has in memory may no longer be what is on disk. Only closing it and
 //! opening it again, which reads what is on disk, makes it usable. [`Backend::revive`] does that here; until it succeeds every call says
-//! [`BackendError::Paused`]. Calls under way end first: they hold the lock that reopening waits for.
+//! [`BackendError::Paused`]. Calls under way end first: they hold the lock that reopening waits for, so what they call back (`found`, `each`)
+//! must not call the backend again.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -222,9 +222,10 @@ impl<B: Broker> Worker<B> {
         if self.pending.is_some() {
             self.follow()?;
         }
-        // What keeps a restore waiting keeps neither running tasks from their work nor the group from its answers.
+        // What keeps a restore waiting keeps neither running tasks from their work nor the group from its answers. (Not where a store was
+        // being emptied: that is a transaction half done.)
         let (restored, waiting) = match self.restore_some() {
-            Err(ProcessError::Broker(why)) if why.reaction == Reaction::Retry => {
+            Err(ProcessError::Broker(why)) if why.reaction == Reaction::Retry && !self.working => {
                 self.trouble(&why.what);
                 (false, true)
             }
