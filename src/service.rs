@@ -13,12 +13,12 @@ use topology::broker::Broker;
 use topology::record::Topics;
 use tracing::{error, info};
 
-use crate::config::{BrokerKind, EmbeddedSync, Role, Settings};
+use crate::config::{BrokerKind, Budget, EmbeddedSync, Role, Settings};
 use crate::failure::Failure;
-use crate::instance::{Blueprint, Identity, Instance, Stop};
+use crate::instance::{Blueprint, Identity, Instance, RestoreView, Stop};
 
 use crate::broker::embedded::{Durability, EmbeddedBroker, EmbeddedOptions};
-use crate::broker::kafka::{KafkaBroker, KafkaConfig};
+use crate::broker::kafka::{Buffers, KafkaBroker, KafkaConfig};
 
 /// The longest that the end may take, and of it the workers' last commits: a broker that is gone keeps neither waiting for longer.
 const END: Duration = Duration::from_secs(9);
@@ -80,7 +80,10 @@ pub fn kafka(settings: &Settings, blueprint: &Blueprint) -> Result<Arc<KafkaBrok
 /// # Errors
 /// As [`kafka`].
 pub fn kafka_with(settings: &Settings, topics: Topics) -> Result<Arc<KafkaBroker>, Failure> {
+    let budget = crate::instance::budget(settings)?;
+    let Budget { fetch, restore, produce, poll, .. } = budget;
     let config = KafkaConfig {
+        buffers: Buffers { fetch, restore, produce, poll },
         bootstrap_servers: settings.kafka_bootstrap_servers.clone(),
         properties: settings.kafka.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         ..KafkaConfig::default()
@@ -102,12 +105,14 @@ pub fn embedded(settings: &Settings, blueprint: &Blueprint) -> Result<Arc<Embedd
 /// # Errors
 /// As [`embedded`].
 pub fn embedded_with(settings: &Settings, topics: Topics) -> Result<Arc<EmbeddedBroker>, Failure> {
+    let budget = crate::instance::budget(settings)?;
     let options = EmbeddedOptions {
         durability: match settings.embedded_sync {
             EmbeddedSync::Commit => Durability::Commit,
             EmbeddedSync::Os => Durability::Os,
         },
-        memory_bytes: usize::try_from(settings.memory_limit / 8).unwrap_or(usize::MAX),
+        memory_bytes: budget.broker,
+        fetch_bytes: budget.poll,
         ..EmbeddedOptions::default()
     };
     std::fs::create_dir_all(&settings.embedded_dir)
@@ -195,6 +200,7 @@ fn attend<B: Broker>(
 ) -> Result<(), Failure> {
     attendant.begin(instance, broker)?;
     let mut last = crate::clock::monotonic();
+    let mut restores = RestoreView::default();
     while !stop.raised() {
         if let Some(why) = instance.failure() {
             return Err(Failure::new(why));
@@ -202,6 +208,7 @@ fn attend<B: Broker>(
         if !attendant.tend(instance)? {
             break;
         }
+        restores.show(&instance.tasks.all());
         if crate::clock::since(last) >= MAINTAIN {
             housekeeping(broker);
             last = crate::clock::monotonic();

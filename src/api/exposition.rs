@@ -129,6 +129,13 @@ fn of_tasks(text: &mut Text, site: &Site) {
     by_task("restore_remaining_records", "Changelog offsets still to pass in the current restore.", &|task| {
         Some(task.remaining as f64)
     });
+    by_task("restore_restored_records", "Changelog records applied in the current restore.", &|task| Some(task.restored as f64));
+    by_task("restore_records_per_second", "Changelog offsets passed per second in the current restore.", &|task| {
+        Some(task.rate_per_second as f64)
+    });
+    by_task("restore_eta_seconds", "Seconds until the current restore ends at its rate.", &|task| {
+        task.eta_seconds.map(|seconds| seconds as f64)
+    });
     by_task("task_committed_timestamp_seconds", "When the task's last commit or restore ended.", &|task| Some(at(task.as_of_ms)));
     by_task("task_stream_time_seconds", "The largest record timestamp processed.", &|task| task.stream_time_ms.map(at));
     by_task("input_lag_seconds", "Event time that the task's lead input is behind: see docs/architecture.md.", &|task| {

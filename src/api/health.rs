@@ -26,6 +26,7 @@ struct Worker {
     stepped_ms: AtomicU64,
     progressed_ms: AtomicU64,
     stopped: AtomicBool,
+    paused: AtomicBool,
     trouble: Mutex<Option<String>>,
 }
 
@@ -35,6 +36,8 @@ pub(crate) struct WorkerView {
     pub(crate) since_step_ms: u64,
     pub(crate) since_progress_ms: u64,
     pub(crate) stopped: bool,
+    /// It gave its partitions back because its store takes no writes.
+    pub(crate) paused: bool,
     pub(crate) trouble: Option<String>,
 }
 
@@ -47,6 +50,7 @@ impl Health {
             stepped_ms: AtomicU64::new(now_ms),
             progressed_ms: AtomicU64::new(now_ms),
             stopped: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
             trouble: Mutex::new(None),
         };
         Self {
@@ -73,6 +77,13 @@ impl Health {
     pub fn trouble(&self, worker: usize, what: Option<&str>) {
         if let Some(worker) = self.workers.get(worker) {
             *lock(&worker.trouble) = what.map(str::to_owned);
+        }
+    }
+
+    /// Whether the worker waits for its store to take writes again (a full disk). It is alive, and answers for nothing meanwhile.
+    pub fn paused(&self, worker: usize, paused: bool) {
+        if let Some(worker) = self.workers.get(worker) {
+            worker.paused.store(paused, Ordering::Relaxed);
         }
     }
 
@@ -116,6 +127,7 @@ impl Health {
             since_step_ms: now_ms.saturating_sub(worker.stepped_ms.load(Ordering::Relaxed)),
             since_progress_ms: now_ms.saturating_sub(worker.progressed_ms.load(Ordering::Relaxed)),
             stopped: worker.stopped.load(Ordering::Relaxed),
+            paused: worker.paused.load(Ordering::Relaxed),
             trouble: lock(&worker.trouble).clone(),
         };
         self.workers.iter().map(view).collect()

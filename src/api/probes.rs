@@ -76,6 +76,10 @@ struct StoreShown<'s> {
     restored: u64,
     /// Changelog offsets still to pass in it.
     remaining: u64,
+    /// Changelog offsets passed per second in it.
+    rate_per_second: u64,
+    /// Seconds until its end at that rate; null where there is none or nothing is known yet.
+    eta_seconds: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -89,7 +93,7 @@ pub(crate) fn readyz(call: &Call) -> Answer {
     let tasks = site.api.tasks.all();
     let mut stores = Vec::new();
     for (task, status) in &tasks {
-        let TaskStatus { phase, restored, remaining, .. } = *status;
+        let TaskStatus { phase, restored, remaining, rate_per_second, eta_seconds, .. } = *status;
         let specs = site.api.topology.subs().get(usize::from(task.sub)).map_or(&[][..], |sub| &sub.stores);
         stores.extend(specs.iter().map(|spec| StoreShown {
             store: &spec.name,
@@ -97,6 +101,8 @@ pub(crate) fn readyz(call: &Call) -> Answer {
             phase: phase.as_str(),
             restored,
             remaining,
+            rate_per_second,
+            eta_seconds,
         }));
     }
     Ok(probe(unready(site, tasks.values()), Stores { stores }))
@@ -117,9 +123,14 @@ fn unready<'t>(site: &Site, tasks: impl Iterator<Item = &'t TaskStatus>) -> Vec<
         let remaining: u64 = waiting.iter().sum();
         reasons.push(format!("{} partitions are being restored, {remaining} records remain", waiting.len()));
     }
-    let stopped = health.workers(site.monotonic_ms()).iter().filter(|worker| worker.stopped).count();
+    let workers = health.workers(site.monotonic_ms());
+    let stopped = workers.iter().filter(|worker| worker.stopped).count();
     if stopped > 0 {
         reasons.push(format!("{stopped} workers stopped"));
+    }
+    let paused = workers.iter().filter(|worker| worker.paused).count();
+    if paused > 0 {
+        reasons.push(format!("{paused} workers wait for a state store that takes writes: is the disk full?"));
     }
     reasons
 }

@@ -19,6 +19,21 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     check_topics(settings, faults);
     check_folders(settings, faults);
     check_guarantee(settings, faults);
+    check_memory(settings, faults);
+}
+
+/// Shares that are too small to work with would not keep to the limit either.
+fn check_memory(settings: &Settings, faults: &mut Vec<Fault>) {
+    if let Err(least) = settings.budget() {
+        let (workers, mib) = (settings.workers, least.div_ceil(1 << 20));
+        faults.push(Fault::of_value(
+            "MEMORY_LIMIT",
+            origin(settings, "MEMORY_LIMIT"),
+            &format!("{}MiB", settings.memory_limit >> 20),
+            format!("is too small for {workers} workers and the model: together they need {mib} MiB"),
+            format!("{mib}MiB or more, or fewer WORKERS"),
+        ));
+    }
 }
 
 /// Without transactions a replayed first stage would write a payment into the repartition topic twice, and nothing would know it again.

@@ -18,6 +18,7 @@
 //! "not set"; secrets are in no fault, no row and no `Debug` output of their own types.
 //! Limits: a value is text in UTF-8. A misspelled variable cannot be told from someone else's; a misspelled flag is refused.
 
+mod budget;
 mod checks;
 #[macro_use]
 mod declare;
@@ -34,6 +35,7 @@ mod source;
 mod table;
 mod values;
 
+pub use budget::Budget;
 pub use declare::{Declaration, Fallback};
 pub(crate) use describe::mask_passwords;
 pub use describe::{MASK, Row};

@@ -53,7 +53,8 @@ settings! {
     ROLES => roles: Roles as RoleList = Text("stream,api,projection,schedule,notify");
     /// How many threads score, each with a group membership and a transaction of its own.
     WORKERS => workers: u32 as Count<1, 1024> = Found { words: "the number of cores", find: machine::cores };
-    /// The memory to use for state, caches and buffers together.
+    /// The memory to use for the program, its state, caches and buffers together. docs/architecture.md says how it is
+    /// divided; one that is too small for the workers is refused.
     MEMORY_LIMIT => memory_limit: u64 as Bytes<MEMORY_LIMIT_MIN> =
         Found { words: "half of the machine or container", find: machine::half_of_memory };
 
@@ -160,6 +161,15 @@ impl Settings {
     /// Every setting in force with its source, secrets masked; `KAFKA_*` properties at the end.
     pub fn describe(&self) -> Vec<Row> {
         self.rows.iter().cloned().chain(self.kafka.details().map(Row::of_kafka)).collect()
+    }
+
+    /// How `MEMORY_LIMIT` is divided.
+    ///
+    /// # Errors
+    /// The least number of bytes that would do.
+    pub fn budget(&self) -> Result<super::Budget, u64> {
+        let model = std::fs::metadata(&self.model_path).map_or(0, |file| file.len());
+        super::Budget::new(self.memory_limit, self.workers, model, self.broker == BrokerKind::Embedded)
     }
 
     /// Where the value of a declared variable came from.

@@ -8,6 +8,8 @@ mod autotrain;
 mod ends;
 mod identity;
 mod parts;
+mod restore_view;
+mod store;
 mod topics;
 mod workers;
 
@@ -16,8 +18,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use state::backend::{Backend, BackendError};
-use state::rocks::{RocksBackend, RocksOptions};
+use state::backend::Backend;
+use state::rocks::RocksOptions;
 use topology::broker::Broker;
 use topology::clock::Clock;
 use topology::metrics::Metrics;
@@ -29,13 +31,14 @@ use tracing::{info, warn};
 
 use crate::broker::kafka::KafkaConfig;
 use crate::clock::RealClock;
-use crate::config::{BrokerKind, ProcessingGuarantee, Settings, StartFrom};
+use crate::config::{BrokerKind, Budget, ProcessingGuarantee, Settings, StartFrom};
 use crate::membership::{Directory, Herald, Introduction};
 use crate::scoring::{ModelSlot, ScoringParams, scoring_topology};
 
 use ends::Ends;
 pub use identity::Identity;
 pub use parts::{application, load_model, save_model, scoring_params, topic_names};
+pub use restore_view::RestoreView;
 pub use topics::{Creation, Found, TOMBSTONE_RETENTION_MS, check_partitions, ensure};
 pub(crate) use workers::secret;
 pub use workers::{Stop, Workers};
@@ -136,7 +139,13 @@ impl Instance {
         let creation = Creation { allowed: settings.create_topics, partitions: settings.topic_partitions };
         let Some(found) = ensure(broker, &topology, creation, &|| stop.raised())? else { return Ok(None) };
         let Found { partitions, dead_letter_max_bytes } = found;
-        let backend = open_store(&identity.folder, topology.application(), settings.memory_limit)?;
+        keep_for(&identity.folder, topology.application(), &identity.folder.join("rocksdb"))
+            .map_err(|why| InstanceError(format!("cannot write into {}: {why}. Check STATE_DIR", identity.folder.display())))?;
+        let budget = budget(settings)?;
+        let metrics: Arc<Metrics> = Arc::default();
+        let lead_partitions = partitions[usize::from(topology.subs().last().map_or(TopicId(0), |sub| sub.lead()).0)];
+        let stores = RocksOptions { memory_bytes: budget.state, partitions: lead_partitions as usize, ..RocksOptions::default() };
+        let Some(backend) = store::open(&identity.folder, stores, &metrics, &|| stop.raised())? else { return Ok(None) };
         let clock = Arc::new(RealClock);
         let health = Arc::new(crate::api::Health::new(settings.workers as usize, clock.monotonic_us() / 1000, STALL_MS));
         let parts = Parts {
@@ -144,11 +153,10 @@ impl Instance {
             partitions: partitions.clone(),
             backend: Arc::clone(&backend),
             clock,
-            metrics: Arc::default(),
+            metrics: Arc::clone(&metrics),
             tasks: Arc::default(),
         };
-        let lead_partitions = partitions[usize::from(topology.subs().last().map_or(TopicId(0), |sub| sub.lead()).0)];
-        let (metrics, tasks) = (Arc::clone(&parts.metrics), Arc::clone(&parts.tasks));
+        let tasks = Arc::clone(&parts.tasks);
         let plan = workers::Plan {
             application: topology.application().to_owned(),
             instance: identity.name.clone(),
@@ -156,8 +164,9 @@ impl Instance {
             exactly_once: settings.processing_guarantee == ProcessingGuarantee::ExactlyOnce,
             commit_interval_ms: settings.commit_interval_ms,
             transaction_timeout_ms: settings.transaction_timeout_ms,
-            // Half of the memory is for decoded profiles; one instance may have to hold all partitions.
-            cache_bytes: usize::try_from(settings.memory_limit / 2 / u64::from(lead_partitions)).unwrap_or(usize::MAX),
+            // One instance may have to hold all partitions.
+            cache_bytes: budget.profiles / lead_partitions.max(1) as usize,
+            poll_bytes: budget.poll,
             start_from: match settings.start_from {
                 StartFrom::Refuse => topology::restore::StartFrom::Refuse,
                 StartFrom::Changelog => topology::restore::StartFrom::Changelog,
@@ -268,24 +277,17 @@ fn session_ms(settings: &Settings) -> u64 {
     set.and_then(|(_, value)| value.parse().ok()).unwrap_or(KafkaConfig::default().session_timeout_ms)
 }
 
-/// Opens the store; one that refuses to open is dropped: the changelog has everything.
-fn open_store(folder: &Path, application: &str, memory_limit: u64) -> Result<Arc<dyn Backend>, InstanceError> {
-    let path = folder.join("rocksdb");
-    keep_for(folder, application, &path)
-        .map_err(|why| InstanceError(format!("cannot write into {}: {why}. Check STATE_DIR", folder.display())))?;
-    let options =
-        RocksOptions { memory_bytes: usize::try_from(memory_limit / 4).unwrap_or(usize::MAX), ..RocksOptions::default() };
-    match RocksBackend::open(&path, options) {
-        Ok(backend) => Ok(Arc::new(backend)),
-        Err(BackendError::Unusable(why)) => {
-            warn!(path = %path.display(), why, "the store cannot be opened: it is dropped and restored from its changelog");
-            std::fs::remove_dir_all(&path)
-                .map_err(|error| InstanceError(format!("cannot remove {}: {error}", path.display())))?;
-            let backend = RocksBackend::open(&path, options);
-            backend.map(|backend| Arc::new(backend) as Arc<dyn Backend>).map_err(|why| InstanceError(why.to_string()))
-        }
-        Err(why) => Err(InstanceError(why.to_string())),
-    }
+/// How the settings divide memory.
+///
+/// # Errors
+/// Where the model's file has outgrown `MEMORY_LIMIT` since the settings were checked.
+pub fn budget(settings: &Settings) -> Result<Budget, InstanceError> {
+    settings.budget().map_err(|least| {
+        InstanceError(format!(
+            "MEMORY_LIMIT is too small for the workers and the model: {} MiB are needed",
+            least.div_ceil(1 << 20)
+        ))
+    })
 }
 
 /// A store is a copy of one application's changelog. Under another application id its positions would name offsets of other topics, and

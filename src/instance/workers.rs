@@ -26,8 +26,10 @@ const SPARE: Duration = Duration::from_secs(10);
 const MAX_POLL_RECORDS: usize = 2_000;
 /// A transaction with nothing more to do is committed once it is this old: see docs/performance.md.
 const COMMIT_IDLE_MS: u64 = 10;
-/// Changed values that make a commit due, so that one transaction's memory is bounded.
+/// Changed values that make a commit due, so that one transaction's memory is bounded: so many at most, and fewer where the memory is
+/// small, at this many bytes each (decoded, encoded and in the client's queue).
 const MAX_CHANGED: usize = 50_000;
+const CHANGED_BYTES: usize = 1 << 10;
 
 /// A flag that tells everything to end. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +58,7 @@ pub(super) struct Plan {
     pub(super) commit_interval_ms: u64,
     pub(super) transaction_timeout_ms: u64,
     pub(super) cache_bytes: usize,
+    pub(super) poll_bytes: usize,
     pub(super) start_from: StartFrom,
     pub(super) dead_letter_max_bytes: usize,
     pub(super) leave_for_good: bool,
@@ -85,7 +88,8 @@ impl Plan {
             commit_idle_ms: COMMIT_IDLE_MS.min(self.commit_interval_ms),
             max_poll_records: MAX_POLL_RECORDS,
             cache_bytes: self.cache_bytes,
-            max_changed: MAX_CHANGED,
+            max_changed: (self.poll_bytes / CHANGED_BYTES).clamp(1, MAX_CHANGED),
+            max_open_bytes: self.poll_bytes,
             start_from: self.start_from,
             tombstone_retention_ms: TOMBSTONE_RETENTION_MS,
             dead_letter_max_bytes: self.dead_letter_max_bytes,
@@ -185,7 +189,8 @@ fn run<B: Broker>(mut worker: Worker<B>, index: usize, health: &Health, stop: &S
     let began = monotonic();
     while !stop.raised() {
         let step = worker.step(STEP_WAIT).map_err(|halt| halt.0).inspect_err(|why| health.stopped(index, why))?;
-        let progressed = step == Step::Idle || worker.progress() != progress;
+        let resting = step == Step::Idle && !worker.is_restoring();
+        let progressed = resting || worker.progress() != progress;
         progress = worker.progress();
         health.stepped(index, monotonic_ms(), progressed);
         // With more workers than partitions some never get any.
@@ -196,6 +201,7 @@ fn run<B: Broker>(mut worker: Worker<B>, index: usize, health: &Health, stop: &S
             troubled = worker.trouble_text().is_some();
             health.trouble(index, worker.trouble_text());
         }
+        health.paused(index, worker.is_paused());
         if step == Step::Backoff {
             std::thread::park_timeout(BACKOFF);
         }

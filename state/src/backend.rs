@@ -40,8 +40,13 @@ pub struct Positions {
 /// What a backend's failure asks of its caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackendError {
-    /// A durable write failed: stop, say so, never guess (I7). Disk full is one.
+    /// A durable write failed: stop, say so, never guess (I7).
     Write(String),
+    /// A durable write failed for a cause that goes away: the disk is full, or compaction met a damaged partition, which the next
+    /// opening drops. Nothing can be written until [`Backend::revive`] succeeds.
+    Paused(String),
+    /// The system keeps us from the store (another process holds it, permissions): nothing is known to be wrong with its content.
+    Denied(String),
     /// The bytes of this partition are damaged: drop it and restore it from its changelog.
     Corrupt {
         /// The partition to drop.
@@ -49,7 +54,7 @@ pub enum BackendError {
         /// What was found.
         what: String,
     },
-    /// The store cannot be opened or read at all.
+    /// The store cannot be opened or read at all: its content is of no use.
     Unusable(String),
 }
 
@@ -57,6 +62,8 @@ impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Write(what) => write!(f, "a write to the state store failed: {what}"),
+            Self::Paused(what) => write!(f, "the state store takes no writes for now: {what}"),
+            Self::Denied(what) => write!(f, "the state store is out of reach: {what}"),
             Self::Corrupt { partition, what } => write!(f, "the state of {partition} is damaged: {what}"),
             Self::Unusable(what) => write!(f, "the state store cannot be used: {what}"),
         }
@@ -200,6 +207,12 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
     /// afterwards may lose it, but never positions ahead of data.
     fn load(&self, set: &WriteSet) -> Result<()> {
         self.write(set)
+    }
+
+    /// After [`BackendError::Paused`]: makes it usable again where the cause is gone. What was written before is still there. One that
+    /// is not paused stays as it is.
+    fn revive(&self) -> Result<()> {
+        Ok(())
     }
 
     /// Forgets a partition's keys and positions.

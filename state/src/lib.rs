@@ -1,7 +1,7 @@
 //! Local state of a stream processor: bytes on disk, decoded values above them, changes not yet committed on top.
 //!
 //! [`backend`] is the port: bytes by key in partitions, with the positions they stand for, applied atomically. [`memory`] and (feature
-//! `rocks`) [`rocks`](crate::backend) implement it and pass one suite, [`conformance`]. Above it a [`store::Store`] keeps decoded
+//! `rocks`) [`rocks`](crate::backend) implement it and pass one suite, [`conformance`]; [`reopening`] opens one anew while others hold it. Above it a [`store::Store`] keeps decoded
 //! values of one task, bounded in bytes, and the changes not yet committed; [`codec`] makes bytes of them.
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ pub mod backend;
 pub mod codec;
 pub mod conformance;
 pub mod memory;
+pub mod reopening;
 #[cfg(feature = "rocks")]
 pub mod rocks;
 pub mod store;

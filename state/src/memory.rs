@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::backend::{Backend, BackendError, Positions, Result, Size, StorePartition, WriteSet};
@@ -14,6 +15,22 @@ use crate::backend::{Backend, BackendError, Positions, Result, Size, StorePartit
 #[derive(Clone, Debug, Default)]
 pub struct MemoryBackend {
     partitions: Arc<RwLock<BTreeMap<StorePartition, Content>>>,
+    disk: Arc<Disk>,
+}
+
+/// The disk that it pretends to have.
+#[derive(Debug)]
+struct Disk {
+    /// Bytes of keys and values that it takes.
+    room: AtomicUsize,
+    /// A write found no room: none is taken until it is revived.
+    paused: AtomicBool,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self { room: AtomicUsize::new(usize::MAX), paused: AtomicBool::new(false) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -29,6 +46,24 @@ impl MemoryBackend {
         Self::default()
     }
 
+    /// Gives it a disk of that many bytes of keys and values; none is one without end. Writes beyond it find the disk full.
+    pub fn limit(&self, bytes: Option<usize>) {
+        self.disk.room.store(bytes.unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    /// The same content opened again, where there is room.
+    ///
+    /// # Errors
+    /// [`BackendError::Paused`] where the disk is still full.
+    pub fn reopened(&self) -> Result<Self> {
+        self.revive().map(|()| self.clone())
+    }
+
+    fn full(&self) -> BackendError {
+        self.disk.paused.store(true, Ordering::Relaxed);
+        BackendError::Paused("the disk is full".into())
+    }
+
     // A panic elsewhere can't leave a half-applied set behind: `write` checks before it changes anything.
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<StorePartition, Content>> {
         self.partitions.read().unwrap_or_else(PoisonError::into_inner)
@@ -41,6 +76,16 @@ impl MemoryBackend {
     fn with<R>(&self, partition: &StorePartition, look: impl FnOnce(&Content) -> R) -> Result<R> {
         self.read().get(partition).map(look).ok_or_else(|| not_open(partition))
     }
+}
+
+impl Content {
+    fn bytes(&self) -> usize {
+        self.values.iter().map(|(key, value)| key.len() + value.len()).sum()
+    }
+}
+
+fn used(partitions: &BTreeMap<StorePartition, Content>) -> usize {
+    partitions.values().map(Content::bytes).sum()
 }
 
 fn not_open(partition: &StorePartition) -> BackendError {
@@ -73,6 +118,10 @@ impl Backend for MemoryBackend {
         if let Some(part) = set.parts().find(|part| !partitions.contains_key(part.partition())) {
             return Err(not_open(part.partition()));
         }
+        let room = self.disk.room.load(Ordering::Relaxed);
+        if self.disk.paused.load(Ordering::Relaxed) || (room < usize::MAX && used(&partitions) + set.bytes() > room) {
+            return Err(self.full());
+        }
         for part in set.parts() {
             let content = partitions.get_mut(part.partition()).expect("invariant: checked just above");
             for (key, value) in part.changes() {
@@ -85,6 +134,14 @@ impl Backend for MemoryBackend {
                 content.positions = Some(positions.clone());
             }
         }
+        Ok(())
+    }
+
+    fn revive(&self) -> Result<()> {
+        if self.disk.paused.load(Ordering::Relaxed) && used(&self.read()) >= self.disk.room.load(Ordering::Relaxed) {
+            return Err(self.full());
+        }
+        self.disk.paused.store(false, Ordering::Relaxed);
         Ok(())
     }
 
@@ -115,10 +172,7 @@ impl Backend for MemoryBackend {
     }
 
     fn size(&self, partition: &StorePartition) -> Result<Size> {
-        self.with(partition, |content| Size {
-            keys: content.values.len() as u64,
-            bytes: content.values.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum(),
-        })
+        self.with(partition, |content| Size { keys: content.values.len() as u64, bytes: content.bytes() as u64 })
     }
 }
 

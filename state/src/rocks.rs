@@ -8,9 +8,10 @@
 //! - Positions are never ahead of data. A write puts both in one batch; a load puts positions after its file is in; creating a
 //!   column family first erases, synced, whatever positions a partition of that name had before.
 //! - The log is written and not synced: a crash of the process loses nothing, one of the machine a tail of whole batches.
-//! - After a failed write every later one fails with the same words, until the process starts again (I7). Reads go on.
+//! - After a failed write every later one fails with the same words, until the store is opened again (I7). Reads go on. Where the disk
+//!   was full or a damaged partition is to be dropped, opening it again mends it ([`BackendError::Paused`], [`crate::reopening`]).
 //! - Damage met by a write or by compaction is remembered in `<path>/DAMAGED`: the next open drops that partition, which is then
-//!   restored, and doesn't meet the same block again for ever.
+//!   restored, and doesn't meet the same block again for ever. Damage to what belongs to all (positions, a file's footer) costs all of them.
 //!
 //! Limits: memory is one number for block cache, indexes, filters and memtables ([`RocksOptions::memory_bytes`]), whatever the number
 //! of partitions. A partition is used by one writer at a time; readers are free.
@@ -32,6 +33,7 @@ use rocksdb::{
     WriteOptions,
 };
 
+use damage::{refused, refused_file};
 pub use inspect::{keys, positions};
 pub use options::RocksOptions;
 use options::Tuning;
@@ -56,6 +58,8 @@ pub struct RocksBackend {
     partitions: Mutex<BTreeSet<StorePartition>>,
     /// Numbers the files of `load`.
     next_file: AtomicU64,
+    /// What opening it dropped.
+    dropped: Vec<StorePartition>,
 }
 
 impl fmt::Debug for RocksBackend {
@@ -68,13 +72,13 @@ impl RocksBackend {
     /// Opens the state in this folder, or makes it.
     ///
     /// # Errors
-    /// [`BackendError::Unusable`]: another process holds the folder, or RocksDB refuses what is there.
+    /// [`BackendError::Unusable`]: RocksDB refuses what is there. [`BackendError::Denied`]: another process holds the folder, or it is
+    /// not ours to write. [`BackendError::Paused`]: the disk is full.
     pub fn open(path: &Path, options: RocksOptions) -> Result<Self> {
-        let unusable = |what: &dyn fmt::Display| BackendError::Unusable(format!("{}: {what}", path.display()));
-        std::fs::create_dir_all(path).map_err(|error| unusable(&error))?;
+        std::fs::create_dir_all(path).map_err(|error| refused_file(path, &error))?;
         let tuning = Tuning::new(options);
         let names = if path.join("CURRENT").exists() {
-            DB::list_cf(&tuning.database(), path).map_err(|error| unusable(&error))?
+            DB::list_cf(&tuning.database(), path).map_err(|error| refused(path, &error))?
         } else {
             vec![POSITIONS_FAMILY.to_owned()]
         };
@@ -82,22 +86,29 @@ impl RocksBackend {
             let options = if name == POSITIONS_FAMILY { tuning.positions() } else { tuning.partition() };
             ColumnFamilyDescriptor::new(name, options)
         });
-        let db = Db::open_cf_descriptors(&tuning.database(), path, families).map_err(|error| unusable(&error))?;
+        let db = Db::open_cf_descriptors(&tuning.database(), path, families).map_err(|error| refused(path, &error))?;
         let ingest = path.join("ingest");
         // What a crashed load left: its positions were never written.
         let _ = std::fs::remove_dir_all(&ingest);
-        std::fs::create_dir_all(&ingest).map_err(|error| unusable(&error))?;
-        let backend = Self {
+        std::fs::create_dir_all(&ingest).map_err(|error| refused_file(&ingest, &error))?;
+        let mut backend = Self {
             db,
             tuning,
             path: path.to_owned(),
             poison: OnceLock::new(),
             partitions: Mutex::new(names.iter().filter_map(|name| parse(name)).collect()),
             next_file: AtomicU64::new(0),
+            dropped: Vec::new(),
         };
-        backend.drop_damaged()?;
+        backend.dropped = backend.drop_damaged()?;
         backend.forget_orphans()?;
         Ok(backend)
+    }
+
+    /// The partitions that an earlier life found damaged and that opening it has dropped.
+    #[must_use]
+    pub fn dropped(&self) -> &[StorePartition] {
+        &self.dropped
     }
 
     /// RocksDB's own account of itself, for a person.
@@ -122,13 +133,17 @@ impl RocksBackend {
         self.db.cf_handle(&partition.to_string()).ok_or_else(|| BackendError::Unusable(format!("{partition} was not opened")))
     }
 
-    fn positions_of(&self, name: &str) -> Result<Option<Positions>> {
-        let bytes = self.db.get(name).map_err(|error| self.unreadable(&error))?;
-        let decode = |bytes: Vec<u8>| {
-            codec::decode(&bytes)
-                .map_err(|error| BackendError::Unusable(format!("{}: positions of {name}: {error}", self.path.display())))
+    /// Positions that cannot be read are damage to their partition: without them it cannot be caught up.
+    fn positions_of(&self, partition: &StorePartition) -> Result<Option<Positions>> {
+        let bytes = self.db.get(partition.to_string()).map_err(|error| self.misread(partition, &error))?;
+        let refused = |why: codec::CodecError| {
+            let what = format!("{}: positions of {partition}: {why}", self.path.display());
+            match why {
+                codec::CodecError::UnknownVersion(_) => BackendError::Unusable(what),
+                _ => BackendError::Corrupt { partition: partition.clone(), what },
+            }
         };
-        bytes.map(decode).transpose()
+        bytes.map(|bytes| codec::decode(&bytes).map_err(refused)).transpose()
     }
 
     /// Erases positions before their partition can come into being again: synced, because creating a column family is.
@@ -184,7 +199,7 @@ impl Backend for RocksBackend {
         let name = partition.to_string();
         let mut known = self.known();
         if known.contains(partition) {
-            return self.positions_of(&name);
+            return self.positions_of(partition);
         }
         self.refuse_if_poisoned()?;
         self.erase_positions(&name)?;
@@ -194,7 +209,7 @@ impl Backend for RocksBackend {
     }
 
     fn positions(&self, partition: &StorePartition) -> Result<Option<Positions>> {
-        self.positions_of(&partition.to_string())
+        self.positions_of(partition)
     }
 
     fn get(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<Vec<u8>>> {

@@ -7,6 +7,7 @@
 //! | `records` | what is in a topic, read by a client of the tests' own, and writing to one |
 //! | `ledger` | payments, and the verdicts that `mangrove backtest` gives for them |
 //! | `broker`, `proxy` | a Kafka of a test's own, and what stands between it and the program |
+//! | `small_disk` | a file system that can be filled |
 //! | `guard` | what must not outlive the tests |
 //! | `feed` | payments sent at the pace at which verdicts come, so that a kill always hits a busy process |
 #![allow(dead_code, reason = "each binary uses its share")]
@@ -19,6 +20,7 @@ pub mod proxy;
 pub mod records;
 pub mod scene;
 pub mod service;
+pub mod small_disk;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};

@@ -104,6 +104,13 @@ impl Service {
         value.unwrap_or_else(|| panic!("no metric {name} in\n{body}")).parse().expect("a whole number")
     }
 
+    /// The most memory that it has had resident so far, in MiB.
+    pub fn peak_rss_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a live process");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        peak.and_then(|kib| kib.trim().parse::<u64>().ok()).expect("a number").div_ceil(1024)
+    }
+
     /// Sends a signal by its number.
     pub fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();

@@ -66,6 +66,7 @@ impl<B: Broker> Worker<B> {
         self.set = set;
         self.progress += 1;
         self.damaged = None;
+        self.paused = None;
         Metrics::add(&self.metrics.changelog_records_total, written);
         counters.publish(&self.metrics);
         let micros = self.clock.monotonic_us() - began_us;

@@ -76,6 +76,8 @@ pub struct DriverOptions {
     pub max_poll_records: usize,
     /// Changed values that make a commit due.
     pub max_changed: usize,
+    /// Bytes of records in a transaction that make a commit due.
+    pub max_open_bytes: usize,
     /// The largest record that input topics take, in bytes; none is the broker's default.
     pub input_max_bytes: Option<u32>,
     /// The largest dead letter, in bytes.
@@ -92,6 +94,7 @@ impl Default for DriverOptions {
             cache_bytes: 64 << 20,
             max_poll_records: 5_000,
             max_changed: 50_000,
+            max_open_bytes: 64 << 20,
             input_max_bytes: None,
             dead_letter_max_bytes: 1 << 20,
             start_from: StartFrom::Refuse,
@@ -184,6 +187,7 @@ impl TestDriver {
             max_poll_records: self.options.max_poll_records,
             cache_bytes: self.options.cache_bytes,
             max_changed: self.options.max_changed,
+            max_open_bytes: self.options.max_open_bytes,
             start_from: self.options.start_from,
             tombstone_retention_ms: 86_400_000,
             dead_letter_max_bytes: self.options.dead_letter_max_bytes,
@@ -288,6 +292,21 @@ impl TestDriver {
         let bytes = self.backend.get(&StorePartition { store: store.into(), partition }, key);
         let bytes = bytes.expect("the store's partition is open")?;
         Some(decode_kept(&bytes).expect("a kept value of this type"))
+    }
+
+    /// The disk under the stores: its size can be limited.
+    #[must_use]
+    pub fn disk(&self) -> &MemoryBackend {
+        &self.backend
+    }
+
+    /// One step of the worker, for tests that look between steps; [`Self::run`] makes as many as it takes.
+    ///
+    /// # Errors
+    /// [`Halt`] where the worker stopped for good.
+    pub fn step(&mut self) -> Result<Step, Halt> {
+        self.publisher.flush().expect("the simulated broker takes what a test pipes");
+        self.worker.as_mut().expect("invariant: started when it was made and after each crash").step(Duration::ZERO)
     }
 
     /// The worker's process dies without a word and starts again; its disk stays, or is lost.

@@ -9,6 +9,9 @@ use crate::record::{Outgoing, TopicPartition};
 use crate::topology::TaskId;
 use crate::worker::{Open, Worker};
 
+/// Keys held in memory while their tombstones are sent.
+const KEYS_AT_ONCE: usize = 10_000;
+
 impl<B: Broker> Worker<B> {
     /// Writes a tombstone for every key of a restored task's stores and commits where its inputs begin, together; then empties the
     /// stores. A crash in between begins it again.
@@ -25,19 +28,27 @@ impl<B: Broker> Worker<B> {
             member.begin()?;
         }
         // So that a failure from here on aborts it.
-        self.open = Some(Open { since_us: self.clock.monotonic_us(), records: 0 });
+        self.open = Some(Open { since_us: self.clock.monotonic_us(), records: 0, bytes: 0 });
         for progress in &mut task.restores {
             let to = progress.changelog;
-            let mut keys = Vec::new();
-            backend.scan(&progress.store, None, usize::MAX, &mut |key, _| {
-                keys.push(key.to_vec());
-                true
-            })?;
-            for key in &keys {
-                member.send(&Outgoing { to, key: Some(key), value: None, timestamp: now_ms, headers: &[] })?;
+            let (mut keys, mut count, mut after) = (Vec::new(), 0, None);
+            loop {
+                backend.scan(&progress.store, after.as_deref(), KEYS_AT_ONCE, &mut |key, _| {
+                    keys.push(key.to_vec());
+                    true
+                })?;
+                for key in &keys {
+                    member.send(&Outgoing { to, key: Some(key), value: None, timestamp: now_ms, headers: &[] })?;
+                }
+                count += keys.len() as u64;
+                after = keys.pop();
+                keys.clear();
+                if after.is_none() {
+                    break;
+                }
             }
-            progress.position += keys.len() as u64 + markers;
-            warn!(task = %id, store = %progress.store, keys = keys.len(), "state emptied, as START_FROM=earliest asks");
+            progress.position += count + markers;
+            warn!(task = %id, store = %progress.store, keys = count, "state emptied, as START_FROM=earliest asks");
         }
         // What was decided before no longer counts: replays begin here, with nothing.
         if let Some(topic) = self.shared.topology.subs()[usize::from(id.sub)].decisions {

@@ -55,6 +55,8 @@ counters! {
     restored_records_total,
     /// Stores dropped and rebuilt from their changelog.
     stores_rebuilt_total,
+    /// Times a worker gave its partitions back because its store took no writes: the disk was full, or the store had to be opened anew.
+    store_pauses_total,
     /// Keys found in memory.
     cache_hits_total,
     /// Keys read from the store.

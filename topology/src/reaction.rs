@@ -4,7 +4,7 @@
 //! group's committed offset, which alone decides. Nobody guesses (I7, I8).
 
 use state::backend::BackendError;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::broker::{Broker, BrokerError, Member, Reaction};
 use crate::metrics::Metrics;
@@ -12,6 +12,25 @@ use crate::processor::ProcessError;
 use crate::status::Phase;
 use crate::topology::TaskId;
 use crate::worker::{Halt, Step, Worker};
+
+/// How long a worker waits between two attempts to get its store back, at first and at most.
+const REVIVE_MIN_MS: u64 = 250;
+const REVIVE_MAX_MS: u64 = 8_000;
+
+/// A store that took no writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paused {
+    /// False once it was revived; kept until a commit shows that it stays so.
+    waiting: bool,
+    wait_ms: u64,
+    try_at_us: u64,
+}
+
+impl Paused {
+    pub(crate) fn is_waiting(self) -> bool {
+        self.waiting
+    }
+}
 
 impl<B: Broker> Worker<B> {
     /// Voids everything uncommitted and sends all tasks back to restoring: from there they go on at the committed offsets.
@@ -82,9 +101,11 @@ impl<B: Broker> Worker<B> {
                 Metrics::add(&self.metrics.stores_rebuilt_total, 1);
                 match self.shared.backend.drop_partition(&partition) {
                     Ok(()) => self.void(),
+                    Err(BackendError::Paused(what)) => Ok(self.pause(what)),
                     Err(why) => Err(self.halt(why.to_string())),
                 }
             }
+            ProcessError::Backend(BackendError::Paused(what)) => Ok(self.pause(what)),
             ProcessError::Backend(why) => Err(self.halt(why.to_string())),
             ProcessError::Stop(why) => Err(self.halt(why)),
         }
@@ -111,6 +132,53 @@ impl<B: Broker> Worker<B> {
                     }
                 }
             }
+        }
+    }
+
+    /// The store takes no writes. What was committed is in the changelog; so the partitions go to whoever has a store, and this worker
+    /// comes back when it has one again.
+    fn pause(&mut self, what: String) -> Step {
+        error!(
+            worker = self.config.index,
+            what, "the state store takes no writes: this worker gives its partitions back until it does"
+        );
+        Metrics::add(&self.metrics.store_pauses_total, 1);
+        // An answer is welcome, and nothing depends on it: a transaction left open ends by its timeout, a silent member by its session's.
+        let _ = self.abort();
+        if let Some(member) = &mut self.member
+            && let Err(why) = member.leave(true)
+        {
+            warn!(worker = self.config.index, %why, "leaving the group failed: it will notice by the session timeout");
+        }
+        self.leave_all();
+        let wait_ms = self.paused.as_ref().map_or(REVIVE_MIN_MS, |paused| (paused.wait_ms * 2).min(REVIVE_MAX_MS));
+        self.pause_for(what, wait_ms)
+    }
+
+    fn pause_for(&mut self, what: String, wait_ms: u64) -> Step {
+        let try_at_us = self.clock.monotonic_us() + wait_ms * 1000;
+        self.last_trouble = Some(what);
+        self.paused = Some(Paused { waiting: true, wait_ms, try_at_us });
+        Step::Backoff
+    }
+
+    /// What a paused worker does instead of a round; none where it is not paused.
+    pub(crate) fn await_store(&mut self) -> Result<Option<Step>, Halt> {
+        let Some(paused) = self.paused.as_mut().filter(|paused| paused.waiting) else { return Ok(None) };
+        if self.clock.monotonic_us() < paused.try_at_us {
+            return Ok(Some(Step::Backoff));
+        }
+        let wait_ms = paused.wait_ms;
+        match self.shared.backend.revive() {
+            Ok(()) => {
+                info!(worker = self.config.index, "the state store is open again: joining the group");
+                // The pause is over for good with the next commit: until then a second one waits longer.
+                paused.waiting = false;
+                self.last_trouble = None;
+                Ok(None)
+            }
+            Err(BackendError::Paused(what)) => Ok(Some(self.pause_for(what, (wait_ms * 2).min(REVIVE_MAX_MS)))),
+            Err(why) => Err(self.halt(why.to_string())),
         }
     }
 

@@ -56,6 +56,7 @@ impl Refill {
             store: self.store.clone(),
             changelog: self.changelog,
             until: bounds.end,
+            from: bounds.start,
             position: bounds.start,
             applied: 0,
             lead: self.lead.clone(),

@@ -71,6 +71,13 @@ pub(crate) fn plan(facts: &Facts<'_>) -> Plan {
     Plan::Rebuild { from: start, why }
 }
 
+/// Offsets a second, and the seconds that the rest will take at that pace; none while nothing has been passed.
+pub(crate) fn pace(passed: u64, remaining: u64, elapsed_ms: u64) -> (u64, Option<u64>) {
+    let rate = passed.saturating_mul(1000) / elapsed_ms.max(1);
+    let eta = if remaining == 0 { Some(0) } else { remaining.checked_div(rate).map(|seconds| seconds.max(1)) };
+    (rate, eta)
+}
+
 /// One store's restore under way.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -78,6 +85,8 @@ pub(crate) struct Progress {
     pub(crate) changelog: TopicPartition,
     /// The high watermark when it began.
     pub(crate) until: u64,
+    /// Where it began.
+    pub(crate) from: u64,
     /// Everything below this has been applied.
     pub(crate) position: u64,
     pub(crate) applied: u64,
@@ -93,6 +102,11 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn remaining(&self) -> u64 {
         self.until.saturating_sub(self.position)
+    }
+
+    /// Offsets behind it since it began: control records and compacted gaps too, as in [`Self::remaining`].
+    pub(crate) fn passed(&self) -> u64 {
+        self.position.saturating_sub(self.from)
     }
 
     pub(crate) fn done(&self) -> bool {
@@ -212,6 +226,14 @@ mod tests {
     }
 
     #[test]
+    fn the_pace_foretells_the_end() {
+        assert_eq!(pace(0, 100, 5_000), (0, None), "nothing passed yet: no guess");
+        assert_eq!(pace(50, 100, 10_000), (5, Some(20)));
+        assert_eq!(pace(1_000_000, 1, 1_000), (1_000_000, Some(1)), "never none while something remains");
+        assert_eq!(pace(7, 0, 0), (7_000, Some(0)));
+    }
+
+    #[test]
     fn an_interrupted_restore_leaves_behind_how_far_its_values_go() {
         let (backend, store) = (MemoryBackend::new(), StorePartition { store: "s".into(), partition: 0 });
         backend.open(&store).expect("opened");
@@ -225,7 +247,7 @@ mod tests {
         let positions = Positions { inputs: vec![("lead".into(), 0)], ..Positions::default() };
         let (lead, store_of) = ("lead".to_owned(), store.clone());
         let mut progress =
-            Progress { store: store_of, changelog, until: 100, position: 0, applied: 0, lead, lead_mark: 0, positions };
+            Progress { store: store_of, changelog, until: 100, from: 0, position: 0, applied: 0, lead, lead_mark: 0, positions };
         progress.apply(&backend, &fetched, &[0, 1, 2], 3, true, &mut WriteSet::default()).expect("applied");
         let kept = backend.positions(&store).expect("there").expect("written");
         assert_eq!((kept.changelog, kept.inputs), (3, vec![("lead".to_owned(), 12)]));

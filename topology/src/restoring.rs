@@ -19,29 +19,31 @@ use crate::worker::Worker;
 
 /// Records read from changelogs in one step.
 const BITE_RECORDS: usize = 100_000;
+/// Memory for them that is kept from step to step.
+const BITE_KEEP_BYTES: usize = 64 << 20;
 /// How long a step waits for changelog records when nothing else is to be done.
 const BITE_WAIT: Duration = Duration::from_millis(20);
-/// How long the group may take to answer for committed offsets in one step, when nothing else is to be done and when tasks run.
+/// How long the group may take to answer for committed offsets in one step, when nothing else is to be done.
 const COMMITTED_WAIT: Duration = Duration::from_millis(1000);
-const COMMITTED_WAIT_RUNNING: Duration = Duration::from_millis(250);
+/// The same at first while tasks run. It doubles with each time in vain, and running tasks have four times as long to themselves before
+/// the next: an answer that waits for a dead owner's transaction keeps them from a fifth of their time at most.
+pub(crate) const COMMITTED_WAIT_RUNNING: Duration = Duration::from_millis(50);
 
 impl<B: Broker> Worker<B> {
-    /// Restores a bite; true where there was something to restore.
+    /// Restores a bite; true where that brought it further.
     pub(crate) fn restore_some(&mut self) -> Result<bool, ProcessError> {
         let restoring = |task: &&Task| task.phase == Phase::Restoring;
         let ids: Vec<TaskId> = self.tasks.values().filter(restoring).map(|task| task.id).collect();
         if ids.is_empty() {
             self.reader = None;
+            self.bite = Fetched::default();
             return Ok(false);
         }
         if self.reader.is_none() {
             self.reader = Some(self.broker.reader()?);
         }
-        for &id in &ids {
-            if !self.tasks[&id].planned {
-                self.plan_restore(id)?;
-            }
-        }
+        let before = self.restore_stage();
+        let planned = self.plan_restores(&ids);
         self.read_changelogs(&ids)?;
         for id in ids {
             let done = self.tasks.get(&id).is_some_and(|task| task.restores.iter().all(Progress::done));
@@ -49,14 +51,42 @@ impl<B: Broker> Worker<B> {
                 self.finish_restore(id)?;
             }
         }
-        Ok(true)
+        planned.map(|()| self.restore_stage() != before)
+    }
+
+    /// Grows with whatever is planned, read and finished.
+    fn restore_stage(&self) -> (usize, usize, u64) {
+        let tasks = || self.tasks.values();
+        let running = tasks().filter(|task| task.phase == Phase::Running).count();
+        let position = |task: &Task| task.restores.iter().map(|progress| progress.position).sum::<u64>();
+        (running, tasks().filter(|task| task.planned).count(), tasks().map(position).sum())
+    }
+
+    /// Plans what is not planned yet. A task that cannot be planned keeps none of the others from their restore.
+    fn plan_restores(&mut self, ids: &[TaskId]) -> Result<(), ProcessError> {
+        let running = self.tasks.values().any(|task| task.phase == Phase::Running);
+        let now_us = self.clock.monotonic_us();
+        if running && now_us < self.plan_at_us {
+            return Ok(());
+        }
+        let wait = if running { self.plan_wait } else { COMMITTED_WAIT };
+        for &id in ids {
+            if self.tasks[&id].planned {
+                continue;
+            }
+            if let Err(why) = self.plan_restore(id, wait) {
+                self.plan_wait = (self.plan_wait * 2).min(COMMITTED_WAIT);
+                self.plan_at_us = self.clock.monotonic_us() + 4 * wait.as_micros() as u64;
+                return Err(why);
+            }
+            self.plan_wait = COMMITTED_WAIT_RUNNING;
+        }
+        Ok(())
     }
 
     /// Reads the facts of one task and decides what its stores need.
-    fn plan_restore(&mut self, id: TaskId) -> Result<(), ProcessError> {
+    fn plan_restore(&mut self, id: TaskId, wait: Duration) -> Result<(), ProcessError> {
         let now_ms = self.clock.now_ms();
-        let running = self.tasks.values().any(|task| task.phase == Phase::Running);
-        let wait = if running { COMMITTED_WAIT_RUNNING } else { COMMITTED_WAIT };
         let reader = self.reader.as_mut().expect("invariant: made before planning");
         let member = self.member.as_mut().expect("invariant: tasks belong to a member");
         let task = self.tasks.get_mut(&id).expect("invariant: listed by the caller");
@@ -100,6 +130,7 @@ impl<B: Broker> Worker<B> {
                 store: partition,
                 changelog: log.to,
                 until: bounds.end,
+                from,
                 position: from,
                 applied: 0,
                 lead: lead.to_owned(),
@@ -123,6 +154,7 @@ impl<B: Broker> Worker<B> {
         };
         task.committed = committed;
         task.planned = true;
+        task.restoring_since_ms = now_ms;
         let remaining: u64 = task.restores.iter().map(Progress::remaining).sum();
         info!(task = %id, remaining, at_s = self.clock.monotonic_us() as f64 / 1e6, "restoring");
         Ok(())
@@ -137,7 +169,8 @@ impl<B: Broker> Worker<B> {
         if !unfinished {
             return Ok(());
         }
-        let mut fetched = Fetched::default();
+        let mut fetched = std::mem::take(&mut self.bite);
+        fetched.clear(BITE_KEEP_BYTES);
         reader.poll(&mut fetched, BITE_RECORDS, wait)?;
         let mut order = std::mem::take(&mut self.order);
         fetched.order_by_partition(&mut order);
@@ -173,6 +206,7 @@ impl<B: Broker> Worker<B> {
             task.publish(&self.shared, now_ms);
         }
         self.order = order;
+        self.bite = fetched;
         Ok(())
     }
 

@@ -44,6 +44,10 @@ pub struct TaskStatus {
     pub restored: u64,
     /// Changelog offsets still to be passed in the current restore.
     pub remaining: u64,
+    /// Changelog offsets passed per second in the current restore; 0 where there is none.
+    pub rate_per_second: u64,
+    /// Seconds until the current restore ends at that rate; none where there is none, or nothing is known yet.
+    pub eta_seconds: Option<u64>,
     /// When its last commit or restore ended, in milliseconds since the epoch.
     pub as_of_ms: i64,
     /// The largest record timestamp processed, in milliseconds since the epoch.

@@ -18,7 +18,7 @@ use state::store::{AnyStore, StoreOptions};
 use crate::decision::Decision;
 use crate::processor::{Context, Counts, DeadLetters, Processor, Punctuation, Result, Schedule, Sink, TaskCounters};
 use crate::record::{Batch, TopicPartition};
-use crate::restore::Progress;
+use crate::restore::{Progress, pace};
 use crate::status::{Phase, TaskStatus, Tasks};
 use crate::topology::{TaskId, Topology};
 
@@ -76,6 +76,8 @@ pub(crate) struct Task {
     pub(crate) planned: bool,
     /// The decisions topic's partition, the offset up to which it is to be read (0 once it was), and what was found.
     pub(crate) decisions: Option<(TopicPartition, u64, Vec<Decision>)>,
+    /// When that was.
+    pub(crate) restoring_since_ms: i64,
     /// By input: the group's committed offset when the restore was planned.
     pub(crate) committed: Vec<Option<u64>>,
     pub(crate) decided: VecDeque<Decided>,
@@ -110,6 +112,7 @@ impl Task {
             changelogs: sub.stores.iter().map(|spec| Changelog { to: at(spec.changelog), position: 0 }).collect(),
             restores: Vec::new(),
             planned: false,
+            restoring_since_ms: 0,
             decisions: None,
             committed: Vec::new(),
             decided: VecDeque::new(),
@@ -169,13 +172,21 @@ impl Task {
 
     /// Lets others see it as it stands.
     pub(crate) fn publish(&self, shared: &Shared, now_ms: i64) {
+        let remaining = self.restores.iter().map(Progress::remaining).sum();
+        let elapsed_ms = now_ms.saturating_sub(self.restoring_since_ms).max(0).unsigned_abs();
+        let (rate_per_second, eta_seconds) = match self.phase {
+            Phase::Restoring if self.planned => pace(self.restores.iter().map(Progress::passed).sum(), remaining, elapsed_ms),
+            _ => (0, None),
+        };
         let status = TaskStatus {
             phase: self.phase,
             worker: shared.worker,
             inputs: self.inputs.iter().map(|input| (input.from, input.committed)).collect(),
             changelogs: self.changelogs.iter().map(|log| (log.to, log.position)).collect(),
             restored: self.restores.iter().map(|progress| progress.applied).sum(),
-            remaining: self.restores.iter().map(Progress::remaining).sum(),
+            remaining,
+            rate_per_second,
+            eta_seconds,
             as_of_ms: now_ms,
             stream_time_ms: self.stream_time_ms,
         };

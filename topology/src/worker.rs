@@ -16,8 +16,10 @@ use crate::broker::{Broker, BrokerError, Event, Member, MemberConfig, Reaction, 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::processor::{Counts, DeadLetters, ProcessError, Punctuation, Sink};
+use crate::reaction::Paused;
 use crate::record::{Batch, Fetched, Outgoing, TopicPartition};
 use crate::restore::StartFrom;
+use crate::restoring::COMMITTED_WAIT_RUNNING;
 use crate::status::{Phase, Tasks};
 use crate::task::{Input, Shared, Task};
 use crate::topology::{TaskId, Topology};
@@ -47,6 +49,8 @@ pub struct WorkerConfig {
     pub cache_bytes: usize,
     /// Changed and uncommitted values, in number, that make a commit due at once.
     pub max_changed: usize,
+    /// Bytes of records in an open transaction that make a commit due at once: what they become waits in memory until then.
+    pub max_open_bytes: usize,
     /// Where a task with state but without committed offsets begins.
     pub start_from: StartFrom,
     /// `delete.retention.ms` of the changelogs: an older store is rebuilt.
@@ -104,12 +108,19 @@ pub struct Worker<B: Broker> {
     pub(crate) set: WriteSet,
     pub(crate) order: Vec<u32>,
     pub(crate) fetched: Fetched,
+    /// Changelog records, while something is being restored.
+    pub(crate) bite: Fetched,
     /// Set while effects are half done: a failure then voids all that is uncommitted.
     pub(crate) working: bool,
     /// What the group decided and was not acknowledged yet.
     pub(crate) pending: Option<Event>,
     /// The store dropped for damage since the last commit.
     pub(crate) damaged: Option<StorePartition>,
+    /// Set while the store takes no writes, and until the next commit shows that it does again.
+    pub(crate) paused: Option<Paused>,
+    /// How long the next question for committed offsets may take beside running tasks, and not before when it is asked.
+    pub(crate) plan_wait: Duration,
+    pub(crate) plan_at_us: u64,
     pub(crate) reopen: bool,
     pub(crate) quiet: bool,
     pub(crate) progress: u64,
@@ -121,6 +132,7 @@ pub struct Worker<B: Broker> {
 pub(crate) struct Open {
     pub(crate) since_us: u64,
     pub(crate) records: u64,
+    pub(crate) bytes: usize,
 }
 
 pub(crate) struct MemberSink<'m, M> {
@@ -164,9 +176,13 @@ impl<B: Broker> Worker<B> {
             set: WriteSet::default(),
             order: Vec::new(),
             fetched: Fetched::default(),
+            bite: Fetched::default(),
             working: false,
             pending: None,
             damaged: None,
+            paused: None,
+            plan_wait: COMMITTED_WAIT_RUNNING,
+            plan_at_us: 0,
             reopen: false,
             quiet: false,
             progress: 0,
@@ -179,9 +195,14 @@ impl<B: Broker> Worker<B> {
     /// # Errors
     /// [`Halt`] where nothing the worker can do will help.
     pub fn step(&mut self, wait: Duration) -> Result<Step, Halt> {
+        if let Some(step) = self.await_store()? {
+            return Ok(step);
+        }
         match self.round(wait) {
             Ok(step) => {
-                self.last_trouble = None;
+                if step != Step::Backoff {
+                    self.last_trouble = None;
+                }
                 Ok(step)
             }
             Err(error) => self.react(error),
@@ -201,7 +222,15 @@ impl<B: Broker> Worker<B> {
         if self.pending.is_some() {
             self.follow()?;
         }
-        let restored = self.restore_some()?;
+        // What keeps a restore waiting keeps neither running tasks from their work nor the group from its answers. (Not where a store was
+        // being emptied: that is a transaction half done.)
+        let (restored, waiting) = match self.restore_some() {
+            Err(ProcessError::Broker(why)) if why.reaction == Reaction::Retry && !self.working => {
+                self.trouble(&why.what);
+                (false, true)
+            }
+            done => (done?, false),
+        };
         let mut fetched = std::mem::take(&mut self.fetched);
         fetched.clear(KEEP_ARENA_BYTES);
         let wait = self.poll_wait(wait);
@@ -225,7 +254,11 @@ impl<B: Broker> Worker<B> {
             self.commit()?;
             self.working = false;
         }
-        Ok(if worked { Step::Worked } else { Step::Idle })
+        Ok(match (worked, waiting) {
+            (true, _) => Step::Worked,
+            (false, true) => Step::Backoff,
+            (false, false) => Step::Idle,
+        })
     }
 
     pub(crate) fn member(&mut self) -> Result<&mut B::Member, ProcessError> {
@@ -247,6 +280,7 @@ impl<B: Broker> Worker<B> {
         let changed = || self.tasks.values().flat_map(|task| &task.stores).map(|store| store.changed()).sum::<usize>();
         age_us >= self.config.commit_interval_ms * 1000
             || (self.quiet && age_us >= self.config.commit_idle_ms * 1000)
+            || open.bytes >= self.config.max_open_bytes
             || changed() >= self.config.max_changed
     }
 
@@ -255,7 +289,7 @@ impl<B: Broker> Worker<B> {
             if self.config.exactly_once {
                 self.member()?.begin()?;
             }
-            self.open = Some(Open { since_us: self.clock.monotonic_us(), records: 0 });
+            self.open = Some(Open { since_us: self.clock.monotonic_us(), records: 0, bytes: 0 });
         }
         Ok(())
     }
@@ -281,6 +315,7 @@ impl<B: Broker> Worker<B> {
         outcome?;
         if let Some(open) = &mut self.open {
             open.records += fetched.len() as u64;
+            open.bytes += fetched.bytes();
         }
         Metrics::add(&self.metrics.records_total, fetched.len() as u64);
         Metrics::add(&self.metrics.record_bytes_total, fetched.bytes() as u64);
@@ -449,7 +484,13 @@ impl<B: Broker> Worker<B> {
         self.progress
     }
 
-    /// What is wrong with the broker at the moment, for people.
+    /// True while its store takes no writes (a full disk): it has given its partitions back and waits.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.paused.is_some_and(Paused::is_waiting)
+    }
+
+    /// What is wrong with the broker or the store at the moment, for people.
     #[must_use]
     pub fn trouble_text(&self) -> Option<&str> {
         self.last_trouble.as_deref()
@@ -459,6 +500,12 @@ impl<B: Broker> Worker<B> {
     #[must_use]
     pub fn has_tasks(&self) -> bool {
         !self.tasks.is_empty()
+    }
+
+    /// True where a task is being restored.
+    #[must_use]
+    pub fn is_restoring(&self) -> bool {
+        self.tasks.values().any(|task| task.phase == Phase::Restoring)
     }
 
     /// True where every task runs and nothing is left to do but wait for records.

@@ -20,8 +20,15 @@ fn probes_follow_the_instances_life() {
     assert_eq!(ready["status"], "ok");
     assert_eq!(
         ready["stores"][3],
-        json!({"store": "profiles", "partition": 3, "phase": "running", "restored": 0, "remaining": 0})
+        json!({"store": "profiles", "partition": 3, "phase": "running", "restored": 0, "remaining": 0,
+            "rate_per_second": 0, "eta_seconds": null})
     );
+    world.health.paused(0, true);
+    assert_eq!(statuses(&world), [200, 503, 200], "a restart makes no room on the disk");
+    let reasons = world.get("/readyz").json()["reasons"].to_string();
+    assert!(reasons.contains("1 workers wait for a state store that takes writes: is the disk full?"), "{reasons}");
+    world.health.paused(0, false);
+    assert_eq!(statuses(&world), [200, 200, 200]);
     world.health.drain();
     assert_eq!(statuses(&world), [200, 503, 200]);
     assert_eq!(world.get("/readyz").json()["reasons"], json!(["the instance is stopping"]));

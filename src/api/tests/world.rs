@@ -323,6 +323,7 @@ fn config(topology: &Topology) -> WorkerConfig {
         max_poll_records: 1_000,
         cache_bytes: 1 << 20,
         max_changed: 1_000,
+        max_open_bytes: 64 << 20,
         start_from: StartFrom::Refuse,
         tombstone_retention_ms: 86_400_000,
         dead_letter_max_bytes: 1 << 20,

@@ -28,6 +28,27 @@ pub struct KafkaConfig {
     pub fetch_wait_ms: u64,
     /// How long to wait for an answer to a question (metadata, offsets, topic creation).
     pub request_timeout_ms: u64,
+    /// Memory of each client.
+    pub buffers: Buffers,
+}
+
+/// Memory of each client, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffers {
+    /// A member's input: fetched and not yet polled, librdkafka's own bookkeeping with it.
+    pub fetch: usize,
+    /// A reader's: the same, and again what one poll returns at most.
+    pub restore: usize,
+    /// Written and not yet acknowledged. A topic that takes larger records gets room for two of them.
+    pub produce: usize,
+    /// What one poll of a member returns at most, beyond the first record.
+    pub poll: usize,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self { fetch: 16 << 20, restore: 16 << 20, produce: 16 << 20, poll: 16 << 20 }
+    }
 }
 
 impl Default for KafkaConfig {
@@ -40,8 +61,16 @@ impl Default for KafkaConfig {
             linger_ms: 5,
             fetch_wait_ms: 100,
             request_timeout_ms: 10_000,
+            buffers: Buffers::default(),
         }
     }
+}
+
+/// The smallest and the largest record that any of the topics takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extremes {
+    pub(super) smallest: u32,
+    pub(super) largest: u32,
 }
 
 /// Shows the names of extra properties and no value: any of them may be a secret.
@@ -55,6 +84,7 @@ impl fmt::Debug for KafkaConfig {
             .field("linger_ms", &self.linger_ms)
             .field("fetch_wait_ms", &self.fetch_wait_ms)
             .field("request_timeout_ms", &self.request_timeout_ms)
+            .field("buffers", &self.buffers)
             .finish()
     }
 }
@@ -92,6 +122,10 @@ const BATCH_OVERHEAD: u32 = 1024;
 const RETRIES: [(&str, &str); 2] = [("retry.backoff.ms", "400"), ("retry.backoff.max.ms", "1000")];
 /// A request that was answered within this time was not repeated.
 pub(super) const SENT_ONCE: Duration = Duration::from_millis(300);
+/// The most that one partition's share of a fetch holds, compressed.
+const FETCH_BYTES: usize = 1 << 20;
+/// What librdkafka keeps for each message in its queue beside the message, and does not count.
+const MESSAGE_OVERHEAD: usize = 512;
 /// The largest record that the client itself lets through; the topic's own limit is checked before.
 const MESSAGE_MAX_BYTES: u32 = 100_000_000;
 
@@ -179,12 +213,15 @@ impl KafkaConfig {
         self.finish(self.base(), &[])
     }
 
-    /// Fetches from partitions that it is told, outside of any group, within `buffer_kbytes` of memory.
-    pub(super) fn fetching(&self, buffer_kbytes: u32) -> ClientConfig {
+    /// Fetches from partitions that it is told, outside of any group, within `buffer` bytes of memory: a quarter is for what waits in the
+    /// queue, a quarter for its bookkeeping, and half for what is on its way while the queue fills (compressed on the wire, so it grows).
+    pub(super) fn fetching(&self, buffer: usize) -> ClientConfig {
         let mut config = self.consuming();
         config
-            .set("fetch.message.max.bytes", "1048576")
-            .set("queued.max.messages.kbytes", buffer_kbytes.to_string())
+            .set("fetch.message.max.bytes", FETCH_BYTES.min(buffer / 8).to_string())
+            .set("fetch.max.bytes", (buffer / 4).max(FETCH_BYTES).to_string())
+            .set("queued.max.messages.kbytes", (buffer / 4 / 1024).max(1).to_string())
+            .set("queued.min.messages", (buffer / 4 / MESSAGE_OVERHEAD).clamp(1_000, 100_000).to_string())
             // When the buffer is full librdkafka waits this long before it looks again. Its default of 1 s starves a fast reader.
             .set("fetch.queue.backoff.ms", "10")
             .set("fetch.wait.max.ms", self.fetch_wait_ms.to_string())
@@ -218,23 +255,25 @@ impl KafkaConfig {
         self.finish(self.consuming(), &ours)
     }
 
-    fn producing(&self, smallest_limit: u32) -> ClientConfig {
+    fn producing(&self, limits: Extremes) -> ClientConfig {
         let mut config = self.base();
-        let batch = BATCH_BYTES.min(smallest_limit.saturating_sub(BATCH_OVERHEAD).max(1));
+        let batch = BATCH_BYTES.min(limits.smallest.saturating_sub(BATCH_OVERHEAD).max(1));
+        // A record that never fits would wait for ever.
+        let queue = self.buffers.produce.max(2 * limits.largest as usize);
         config
             .set("compression.type", &self.compression)
             .set("linger.ms", self.linger_ms.to_string())
             .set("batch.size", batch.to_string())
             .set("batch.num.messages", "10000")
             .set("queue.buffering.max.messages", "20000")
-            .set("queue.buffering.max.kbytes", "262144")
+            .set("queue.buffering.max.kbytes", queue.div_ceil(1024).to_string())
             .set("message.max.bytes", MESSAGE_MAX_BYTES.to_string());
         config
     }
 
     /// Writes for a member: in transactions where it has a transactional id, else idempotently.
-    pub(super) fn writing(&self, member: &MemberConfig, smallest_limit: u32) -> ClientConfig {
-        let mut config = self.producing(smallest_limit);
+    pub(super) fn writing(&self, member: &MemberConfig, limits: Extremes) -> ClientConfig {
+        let mut config = self.producing(limits);
         let timeout = member.transaction_timeout_ms;
         // A record that outlives its transaction is of no use. librdkafka wants the socket's time-out below the transaction's.
         config.set("message.timeout.ms", timeout.to_string());
@@ -250,9 +289,9 @@ impl KafkaConfig {
     }
 
     /// Writes outside of transactions and learns each record's offset.
-    pub(super) fn publishing(&self, smallest_limit: u32) -> ClientConfig {
+    pub(super) fn publishing(&self, limits: Extremes) -> ClientConfig {
         let ours = [("enable.idempotence", "true"), ("acks", "all")];
-        self.finish(self.producing(smallest_limit), &ours)
+        self.finish(self.producing(limits), &ours)
     }
 }
 

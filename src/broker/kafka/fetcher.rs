@@ -28,8 +28,6 @@ use super::native::{Batch, Message, Queue, Topic};
 
 /// Messages taken from the queue at once: bounds the pointers kept, not what a poll returns.
 const CHUNK: usize = 1024;
-/// A poll ends when the arena holds this much, whatever the number of records.
-const POLL_BYTES: usize = 64 << 20;
 
 /// One started partition.
 struct Place {
@@ -51,20 +49,33 @@ pub(super) struct Fetcher {
     queue: Arc<Queue>,
     client: Arc<BaseConsumer<Plain>>,
     desk: Arc<Desk>,
+    /// A poll ends when the arena holds this much, whatever the number of records.
+    poll_bytes: usize,
 }
 
 impl Fetcher {
-    pub(super) fn new(desk: Arc<Desk>, topics: Topics, buffer_kbytes: u32) -> Result<Self> {
+    /// A client that holds about `buffer` bytes and hands over about `poll_bytes` at once.
+    pub(super) fn new(desk: Arc<Desk>, topics: Topics, buffer: usize, poll_bytes: usize) -> Result<Self> {
         let client: BaseConsumer<Plain> = desk
             .config()
-            .fetching(buffer_kbytes)
+            .fetching(buffer)
             .create_with_context(Plain::default())
             .map_err(|error| errors::of_read("creating a consumer", &error))?;
         let client = Arc::new(client);
         let owner: Arc<dyn Any + Send + Sync> = client.clone();
         let queue = Arc::new(Queue::new(client.client(), owner));
         let handles = topics.iter().map(|_| None).collect();
-        Ok(Self { topics, places: BTreeMap::new(), failed: None, batch: Batch::default(), handles, queue, client, desk })
+        Ok(Self {
+            topics,
+            places: BTreeMap::new(),
+            failed: None,
+            batch: Batch::default(),
+            handles,
+            queue,
+            client,
+            desk,
+            poll_bytes,
+        })
     }
 
     /// Ends a wait in [`Self::fill`], from any thread.
@@ -126,7 +137,7 @@ impl Fetcher {
             // The wait is for one message: with more, librdkafka would wait until all of them are there.
             taken = self.take(into, 1, wait);
         }
-        while taken > 0 && self.failed.is_none() && into.bytes() < POLL_BYTES {
+        while taken > 0 && self.failed.is_none() && into.bytes() < self.poll_bytes {
             let left = max_records.saturating_sub(into.len() - before);
             if left == 0 {
                 break;

@@ -15,16 +15,15 @@ use topology::broker::{Bounds, BrokerError, Event, Member, MemberConfig, Reactio
 use topology::record::{Fetched, Outgoing, TopicPartition, Topics};
 
 use super::admin::Desk;
+use super::config::Buffers;
 use super::context::Rebalances;
 use super::deadline::Deadline;
 use super::errors;
 use super::fetcher::Fetcher;
 use super::native::GroupMetadata;
 use super::orphans::Watch;
-use super::sender::{Ended, Limits, Sender, smallest};
+use super::sender::{Ended, Limits, Sender, extremes};
 
-/// Fetched and not yet delivered, at most, for each worker.
-const BUFFER_KBYTES: u32 = 65_536;
 /// Group events served in one poll: they are rare, and one rebalance makes two.
 const EVENTS_PER_POLL: usize = 4;
 /// How long one wait for a request to leave lasts before it is looked at.
@@ -61,7 +60,8 @@ pub struct KafkaMember {
 
 impl KafkaMember {
     pub(super) fn join(desk: Arc<Desk>, topics: Topics, limits: Limits, config: &MemberConfig) -> Result<Self> {
-        let fetcher = Fetcher::new(desk.clone(), topics.clone(), BUFFER_KBYTES)?;
+        let Buffers { fetch, poll, .. } = desk.config().buffers;
+        let fetcher = Fetcher::new(desk.clone(), topics.clone(), fetch, poll)?;
         let mut member = Self {
             topics,
             desk,
@@ -321,7 +321,7 @@ impl Member for KafkaMember {
     fn reopen(&mut self) -> Result<()> {
         // The old one goes first: two producers of one identity would fence each other.
         self.sender = None;
-        let config = self.desk.config().writing(&self.config, smallest(&self.limits));
+        let config = self.desk.config().writing(&self.config, extremes(&self.limits));
         let timeout = Duration::from_millis(self.config.transaction_timeout_ms).min(PATIENCE);
         let sender = Sender::new(&config, self.topics.clone(), self.limits.clone(), timeout)?;
         if self.config.transactional_id.is_some() {

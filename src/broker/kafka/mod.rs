@@ -36,7 +36,7 @@ use std::sync::Arc;
 use topology::broker::{Broker, MemberConfig, Result, TopicInfo, TopicSpec};
 use topology::record::{TopicId, Topics};
 
-pub use config::KafkaConfig;
+pub use config::{Buffers, KafkaConfig};
 pub use member::{KafkaMember, KafkaToken};
 pub use publisher::KafkaPublisher;
 pub use reader::KafkaReader;

@@ -8,7 +8,7 @@ use topology::record::{Outgoing, TopicPartition, Topics};
 
 use super::admin::Desk;
 use super::context::Delivered;
-use super::sender::{Limits, Sender, smallest};
+use super::sender::{Limits, Sender, extremes};
 
 /// How long a record may take to be acknowledged.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -24,7 +24,7 @@ pub struct KafkaPublisher {
 
 impl KafkaPublisher {
     pub(super) fn new(desk: &Desk, topics: Topics, limits: Limits) -> Result<Self> {
-        let config = desk.config().publishing(smallest(&limits));
+        let config = desk.config().publishing(extremes(&limits));
         let sender = Sender::new(&config, topics, Arc::clone(&limits), TIMEOUT)?;
         Ok(Self { sender, sent: Vec::new(), delivered: Vec::new() })
     }

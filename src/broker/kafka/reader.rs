@@ -9,9 +9,6 @@ use topology::record::{Fetched, TopicPartition, Topics};
 use super::admin::Desk;
 use super::fetcher::Fetcher;
 
-/// Fetched and not yet delivered, at most: restores are fast, and several readers may run at once.
-const BUFFER_KBYTES: u32 = 65_536;
-
 /// A consumer outside of any group.
 pub struct KafkaReader {
     fetcher: Fetcher,
@@ -21,7 +18,8 @@ pub struct KafkaReader {
 
 impl KafkaReader {
     pub(super) fn new(desk: Arc<Desk>, topics: Topics) -> Result<Self> {
-        let fetcher = Fetcher::new(desk.clone(), topics.clone(), BUFFER_KBYTES)?;
+        let bytes = desk.config().buffers.restore;
+        let fetcher = Fetcher::new(desk.clone(), topics.clone(), bytes, bytes)?;
         Ok(Self { fetcher, topics, desk })
     }
 }

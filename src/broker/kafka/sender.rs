@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseProducer, Producer};
 use topology::broker::{BrokerError, Reaction, Result, TopicInfo};
 use topology::record::{Outgoing, TopicPartition, Topics};
 
-use super::config::SENT_ONCE;
+use super::config::{Extremes, SENT_ONCE};
 use super::context::{Delivered, Deliveries};
 use super::deadline::Deadline;
 use super::errors;
@@ -34,9 +34,10 @@ pub(super) fn limits_of(topics: &[Option<TopicInfo>]) -> Limits {
     topics.iter().map(|info| info.as_ref().and_then(|info| info.max_message_bytes)).collect()
 }
 
-/// The smallest limit of all topics: no batch may be larger, since librdkafka has one batch size for all of them.
-pub(super) fn smallest(limits: &Limits) -> u32 {
-    limits.iter().flatten().copied().fold(DEFAULT_LIMIT, u32::min)
+/// The smallest limit of all topics, since librdkafka has one batch size for all of them, and the largest, since it has one queue.
+pub(super) fn extremes(limits: &Limits) -> Extremes {
+    let told = || limits.iter().flatten().copied();
+    Extremes { smallest: told().fold(DEFAULT_LIMIT, u32::min), largest: told().fold(DEFAULT_LIMIT, u32::max) }
 }
 
 /// How a transaction ended.

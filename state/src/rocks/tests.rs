@@ -192,6 +192,98 @@ fn damage_is_refused_and_never_believed() {
     assert!(corrupt > 0, "no data block was hit ({refused} opens refused)");
 }
 
+/// Positions lie in one column family for all: a damaged one is the damage of whoever reads it.
+#[test]
+fn damaged_positions_are_damage_to_their_partition() {
+    let root = TempDir::new().unwrap();
+    let (here, there) = (partition(0), partition(1));
+    let backend = open(root.path());
+    for at in [&here, &there] {
+        backend.open(at).unwrap();
+        backend.write(&set_of(at, &[(b"a", Some(b"1"))], Some(1))).unwrap();
+    }
+    backend.db.put(here.to_string(), [1, 2]).unwrap();
+    drop(backend);
+    let backend = open(root.path());
+    let read = backend.open(&here);
+    assert!(matches!(&read, Err(BackendError::Corrupt { partition, .. }) if *partition == here), "{read:?}");
+    backend.drop_partition(&here).unwrap();
+    assert_eq!((backend.open(&here), backend.open(&there)), (Ok(None), Ok(Some(positions(1)))));
+}
+
+/// A file system of that many MiB, unmounted in the end; none, said loudly, where it may not be mounted.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    #[expect(clippy::disallowed_methods, reason = "where skips are noted is the test run's affair")]
+    fn new(test: &str, mib: u32) -> Option<Self> {
+        let folder = TempDir::new().unwrap();
+        let size = format!("size={mib}m");
+        let mounted =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output().unwrap();
+        if mounted.status.success() {
+            return Some(Self(folder));
+        }
+        let why = String::from_utf8_lossy(&mounted.stderr).trim().to_owned();
+        let line = format!("SKIPPED state::rocks::{test}: no tmpfs can be mounted: {why}\n");
+        std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
+        if let Ok(path) = std::env::var("MANGROVE_SKIPS") {
+            let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+            std::io::Write::write_all(&mut file, line.as_bytes()).unwrap();
+        }
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a failed test may still hold files.
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// Writes and loads until the disk is full; then room comes back, and everything acknowledged is there.
+#[test]
+fn a_full_disk_pauses_it_and_costs_nothing_acknowledged() {
+    let Some(disk) = SmallDisk::new("a_full_disk_pauses_it_and_costs_nothing_acknowledged", 96) else { return };
+    let (path, ballast) = (disk.0.path().join("state"), disk.0.path().join("ballast"));
+    fs::write(&ballast, vec![0_u8; 64 << 20]).unwrap();
+    let backend = crate::reopening::Reopening::new(move || RocksBackend::open(&path, SMALL)).unwrap();
+    let here = partition(0);
+    backend.open(&here).unwrap();
+    let filler = vec![7_u8; 4000];
+    let mut round = 0_u64;
+    let refused = loop {
+        let mut set = WriteSet::default();
+        set.begin(here.clone());
+        for number in 0..250 {
+            set.change(&(round * 1000 + number).to_be_bytes(), Some(&filler));
+        }
+        set.positions(positions(round + 1));
+        let done = if round % 3 == 2 { backend.load(&set) } else { backend.write(&set) };
+        if let Err(refused) = done {
+            break refused;
+        }
+        round += 1;
+        assert!(round < 1000, "96 MiB are never full");
+    };
+    assert!(matches!(&refused, BackendError::Paused(what) if what.contains("the disk is full")), "{refused:?}");
+    assert_eq!(backend.positions(&here).unwrap(), Some(positions(round)), "reads go on");
+    fs::remove_file(&ballast).unwrap();
+    backend.revive().unwrap();
+    let found = backend.open(&here).unwrap().unwrap().changelog;
+    assert!(found == round || found == round + 1, "{found} after {round} acknowledged");
+    let mut keys = 0;
+    backend
+        .scan(&here, None, usize::MAX, &mut |_, value| {
+            keys += 1;
+            value == filler
+        })
+        .unwrap();
+    assert!(keys >= round * 250, "{keys} keys after {round} rounds");
+    backend.write(&set_of(&here, &[(b"a", Some(b"1"))], Some(round + 1))).unwrap();
+}
+
 /// Compaction meets the damage: writes stop, the partition is noted, and the next open starts it afresh.
 #[test]
 fn damage_met_by_compaction_is_dropped_at_the_next_open() {
@@ -215,11 +307,12 @@ fn damage_met_by_compaction_is_dropped_at_the_next_open() {
     backend.db.compact_range_cf(&family, None::<&[u8]>, None::<&[u8]>);
     drop(family);
     let refused = backend.write(&set_of(&here, &[(b"a", Some(b"1"))], Some(2)));
-    assert!(matches!(refused, Err(BackendError::Write(_))), "{refused:?}");
+    assert!(matches!(refused, Err(BackendError::Paused(_))), "{refused:?}");
     assert_eq!(backend.write(&set_of(&there, &[(b"a", Some(b"2"))], Some(2))), refused, "I7: poisoned");
     drop(backend);
 
     let backend = open(root.path());
+    assert_eq!(backend.dropped(), std::slice::from_ref(&here));
     assert_eq!(backend.open(&here), Ok(None), "restored from its changelog");
     assert_eq!(backend.open(&there), Ok(Some(positions(1))));
     backend.write(&set_of(&here, &[(b"a", Some(b"1"))], Some(3))).unwrap();
@@ -230,7 +323,7 @@ fn damage_met_by_compaction_is_dropped_at_the_next_open() {
 fn a_second_holder_is_refused() {
     let root = TempDir::new().unwrap();
     let _first = open(root.path());
-    assert!(matches!(RocksBackend::open(root.path(), SMALL), Err(BackendError::Unusable(_))));
+    assert!(matches!(RocksBackend::open(root.path(), SMALL), Err(BackendError::Denied(_))), "its content is not to blame");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod bad_input;
 mod commands;
 mod crashes;
 mod instances;
+mod limits;
 mod lost_commits;
 mod members;
 mod migrate;
@@ -21,4 +22,4 @@ mod sparkov;
 mod stopping;
 mod topics;
 
-use crate::common::{broker, feed, ledger, proxy, records, scene, service, skip, until};
+use crate::common::{broker, feed, ledger, proxy, records, scene, service, skip, small_disk, until};

@@ -8,4 +8,6 @@ mod once;
 mod positions;
 mod punctuation;
 mod replay;
+mod restores;
+mod shares;
 mod words;
