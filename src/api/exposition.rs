@@ -142,6 +142,10 @@ fn of_tasks(text: &mut Text, site: &Site) {
         tasks::lag_seconds(site, task)
     });
     offsets(text, site, &all);
+    text.family("standby_lag_records", "gauge", "Changelog offsets that a copy kept here is behind.");
+    for (task, copy) in site.api.tasks.copies() {
+        text.sample(&[("task", &task.to_string())], copy.lag);
+    }
 }
 
 fn offsets(text: &mut Text, site: &Site, tasks: &std::collections::BTreeMap<TaskId, TaskStatus>) {

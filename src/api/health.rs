@@ -139,6 +139,12 @@ impl Health {
         now_ms.saturating_sub(stepped)
     }
 
+    /// The workers that are stuck in one step.
+    pub fn stuck(&self, now_ms: u64) -> Vec<usize> {
+        let workers = self.workers(now_ms).into_iter().enumerate();
+        workers.filter(|(_, worker)| !worker.stopped && worker.since_step_ms > self.stall_ms).map(|(at, _)| at).collect()
+    }
+
     /// Why the instance should be restarted; nothing where it should not. Fit for anyone: no text of a broker is in it.
     pub(crate) fn failures(&self, now_ms: u64) -> Vec<String> {
         let mut failures = Vec::new();

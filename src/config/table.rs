@@ -74,6 +74,14 @@ settings! {
     INPUT_PARTITIONING => input_partitioning: InputPartitioning as OneOf<InputPartitioning> = Text("murmur2");
     /// How far a payment's time may lie ahead of its record's, in milliseconds. Later ones are dead letters.
     MAX_FUTURE_MS => max_future_ms: u64 as Whole<0, { 365 * DAY_MS }> = Text("3600000");
+    /// Milliseconds in one step after which a worker is taken to be stuck: its partitions go to others, and /livez fails. Below the
+    /// broker's own time-outs (a commit may wait for 30 s) healthy workers would be given up.
+    STALL_MS => stall_ms: u64 as Whole<1_000, 3_600_000> = Text("90000");
+    /// How many other instances keep a copy of each partition's state, so that one that takes over restores only what is missing. Whoever
+    /// is to take over is chosen by the group: with one copy less than instances it always has one.
+    STANDBY_REPLICAS => standby_replicas: u32 as Count<0, 16> = Text("0");
+    /// Seconds after which state on disk goes that is neither of a partition this instance has nor a copy.
+    STATE_CLEANUP_DELAY => state_cleanup_delay_s: u64 as Whole<1, { 30 * 24 * 3_600 }> = Text("600");
     /// The longest time between two announcements on the members topic, in milliseconds. An instance that misses three counts as gone
     /// for queries and standbys; who owns what, the group decides.
     MEMBER_BEAT_MS => member_beat_ms: u64 as Whole<100, 60_000> = Text("3000");

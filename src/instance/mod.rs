@@ -6,12 +6,18 @@
 
 mod autotrain;
 mod ends;
+mod gate;
 mod identity;
 mod parts;
 mod restore_view;
+mod slot;
+mod standbys;
 mod store;
 mod topics;
 mod workers;
+
+#[cfg(test)]
+mod failing_workers;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -24,6 +30,7 @@ use topology::broker::Broker;
 use topology::clock::Clock;
 use topology::metrics::Metrics;
 use topology::record::{TopicId, Topics};
+use topology::standby::{StandbyConfig, Standbys};
 use topology::status::Tasks;
 use topology::topology::Topology;
 use topology::worker::Parts;
@@ -45,8 +52,6 @@ pub use workers::{Stop, Workers};
 
 /// The end of the announcements may take this long: it is a hint for the others.
 const GOODBYE: Duration = Duration::from_millis(1000);
-/// A worker that takes longer for a step is stuck: above all of the broker's time-outs.
-const STALL_MS: u64 = 90_000;
 
 /// Why an instance cannot start or go on; for a person, with what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,6 +124,7 @@ pub struct Instance {
     ends: Ends,
     workers: Workers,
     herald: Herald,
+    copying: standbys::Copying,
     leave_for_good: bool,
     _identity: Identity,
 }
@@ -147,7 +153,7 @@ impl Instance {
         let stores = RocksOptions { memory_bytes: budget.state, partitions: lead_partitions as usize, ..RocksOptions::default() };
         let Some(backend) = store::open(&identity.folder, stores, &metrics, &|| stop.raised())? else { return Ok(None) };
         let clock = Arc::new(RealClock);
-        let health = Arc::new(crate::api::Health::new(settings.workers as usize, clock.monotonic_us() / 1000, STALL_MS));
+        let health = Arc::new(crate::api::Health::new(settings.workers as usize, clock.monotonic_us() / 1000, settings.stall_ms));
         let parts = Parts {
             topology: Arc::clone(&topology),
             partitions: partitions.clone(),
@@ -175,15 +181,10 @@ impl Instance {
             dead_letter_max_bytes,
             leave_for_good: settings.leave_on_stop,
         };
-        let introduction = Introduction {
-            instance: identity.name.clone(),
-            workers: (0..plan.count).map(|index| plan.transactional_id(index)).collect(),
-            beat_ms: settings.member_beat_ms,
-            topic: topology.members().expect("invariant: the scoring topology has a members topic"),
-            users: (topology.subs().len() - 1) as u16,
-        };
-        let herald = Herald::start(broker, introduction, &tasks, &parts.clock);
-        let workers = Workers::start(broker, &parts, &plan, &health);
+        let herald = Herald::start(broker, introduction(&plan, &topology, settings), &tasks, &parts.clock);
+        let wanted = herald.copies_to_keep(Standbys::<B>::candidates(&parts), settings.standby_replicas as usize);
+        let copying = standbys::Copying::start(broker, &parts, standby(&plan, settings), wanted);
+        let workers = Workers::start(broker, &parts, &plan, &herald.predecessors(), &health);
         if settings.auto_train && model.get().is_none() {
             autotrain::start(settings, Arc::clone(broker), &topology, &tasks, &model, stop.clone());
         }
@@ -203,6 +204,7 @@ impl Instance {
             started_at_ms: crate::clock::now_ms(),
             workers,
             herald,
+            copying,
             leave_for_good: settings.leave_on_stop,
             _identity: identity,
         }))
@@ -262,6 +264,7 @@ impl Instance {
         self.ends.tell();
         let began = crate::clock::monotonic();
         let stopped = self.workers.stop(within);
+        self.copying.stop(GOODBYE);
         self.herald.stop(self.leave_for_good && stopped.is_ok(), GOODBYE);
         self.ends.wait(within.saturating_sub(crate::clock::since(began)));
         stopped
@@ -306,6 +309,26 @@ fn keep_for(folder: &Path, application: &str, store: &Path) -> std::io::Result<(
     let fresh = folder.join("application.new");
     std::fs::write(&fresh, application)?;
     std::fs::rename(fresh, marker)
+}
+
+/// How copies are kept.
+fn standby(plan: &workers::Plan, settings: &Settings) -> StandbyConfig {
+    StandbyConfig {
+        exactly_once: plan.exactly_once,
+        tombstone_retention_ms: TOMBSTONE_RETENTION_MS,
+        cleanup_delay_ms: settings.state_cleanup_delay_s.saturating_mul(1000),
+    }
+}
+
+/// What this instance says of itself on the members topic.
+fn introduction(plan: &workers::Plan, topology: &Topology, settings: &Settings) -> Introduction {
+    Introduction {
+        instance: plan.instance.clone(),
+        workers: (0..plan.count).map(|index| plan.transactional_id(index)).collect(),
+        beat_ms: settings.member_beat_ms,
+        topic: topology.members().expect("invariant: the scoring topology has a members topic"),
+        users: (topology.subs().len() - 1) as u16,
+    }
 }
 
 /// The address of a server that was asked for, as people and peers call it.

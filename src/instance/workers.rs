@@ -1,4 +1,4 @@
-//! Worker threads: one group member each, stepped until told to stop.
+//! Worker threads: one group member each, stepped until told to stop, and a watchdog over them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,18 +6,24 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use topology::broker::{Broker, MemberConfig};
+use topology::predecessors::Predecessors;
 use topology::restore::StartFrom;
 use topology::topology::SubTopology;
 use topology::worker::{Parts, Step, Worker, WorkerConfig};
-use tracing::{error, info};
+use tracing::info;
 
 use super::InstanceError;
+use super::slot::Slot;
 use super::topics::TOMBSTONE_RETENTION_MS;
 use crate::api::Health;
 use crate::clock::{monotonic, since};
 
 /// The longest a worker waits for records before it looks at the stop flag.
 const STEP_WAIT: Duration = Duration::from_millis(100);
+/// How often it is looked whether a worker is stuck.
+const WATCH: Duration = Duration::from_millis(100);
+/// One that could not be given up is tried again after this.
+const WATCH_AGAIN: Duration = Duration::from_secs(10);
 /// How long a worker waits while the broker is in trouble.
 const BACKOFF: Duration = Duration::from_millis(100);
 /// A worker that the group has given nothing for this long counts as started.
@@ -122,38 +128,37 @@ pub struct Workers {
 }
 
 impl Workers {
-    pub(super) fn start<B: Broker>(broker: &Arc<B>, parts: &Parts, plan: &Plan, health: &Arc<Health>) -> Self {
+    pub(super) fn start<B: Broker>(
+        broker: &Arc<B>,
+        parts: &Parts,
+        plan: &Plan,
+        predecessors: &Arc<dyn Predecessors>,
+        health: &Arc<Health>,
+    ) -> Self {
         // Its own flag: the instance first says that it is not ready, then stops its workers.
         let stop = Stop::default();
         let failure: Arc<Mutex<Option<String>>> = Arc::default();
         let leads: Vec<_> = parts.topology.subs().iter().map(SubTopology::lead).collect();
-        let threads = (0..plan.count).map(|index| {
-            let config = plan.worker(index, leads.clone());
-            let (broker, parts, health) = (Arc::clone(broker), parts.clone(), Arc::clone(health));
-            let (failure, stop, for_good) = (Arc::clone(&failure), stop.clone(), plan.leave_for_good);
+        let ends = (&stop, plan.leave_for_good);
+        let slots: Vec<_> = (0..plan.count)
+            .map(|index| Arc::new(Slot::new(broker, parts, plan.worker(index, leads.clone()), predecessors, health, ends)))
+            .collect();
+        let threads = slots.iter().enumerate().map(|(index, slot)| {
+            let (slot, failure) = (Arc::clone(slot), Arc::clone(&failure));
             let work = move || {
-                // A panic is a bug in one worker: the thread's tasks start afresh, the others go on.
-                loop {
-                    let fresh = || Worker::new(Arc::clone(&broker), parts.clone(), config.clone());
-                    let run = std::panic::AssertUnwindSafe(|| run(fresh(), index, &health, &stop, for_good));
-                    match std::panic::catch_unwind(run) {
-                        Ok(Ok(())) => return,
-                        Ok(Err(why)) => {
-                            *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-                            return;
-                        }
-                        Err(_) if stop.raised() => return,
-                        Err(_) => {
-                            error!(worker = index, "a worker panicked: it is replaced");
-                            std::thread::park_timeout(BACKOFF);
-                        }
-                    }
+                if let Err(why) = slot.work() {
+                    slot.health.stopped(index, &why);
+                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
                 }
             };
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(work);
             thread.expect("invariant: the system has threads at start")
         });
-        Self { threads: threads.collect(), failure, stop }
+        let threads = threads.collect();
+        let (health, until) = (Arc::clone(health), stop.clone());
+        let watch = std::thread::Builder::new().name("watchdog".into()).spawn(move || watch(&slots, &health, &until));
+        watch.expect("invariant: the system has threads at start");
+        Self { threads, failure, stop }
     }
 
     pub(super) fn failure(&self) -> Option<String> {
@@ -183,12 +188,37 @@ impl Workers {
     }
 }
 
-fn run<B: Broker>(mut worker: Worker<B>, index: usize, health: &Health, stop: &Stop, for_good: bool) -> Result<(), String> {
+/// Gives up workers that are stuck in a step, until the end.
+fn watch<B: Broker>(slots: &[Arc<Slot<B>>], health: &Health, stop: &Stop) {
+    let mut tried: Vec<Option<Duration>> = vec![None; slots.len()];
+    while !stop.raised() {
+        std::thread::park_timeout(WATCH);
+        for index in health.stuck(monotonic_ms()) {
+            if !stop.raised() && tried[index].is_none_or(|tried| since(tried) > WATCH_AGAIN) {
+                slots[index].give_up();
+                tried[index] = Some(monotonic());
+            }
+        }
+    }
+}
+
+/// Steps a worker until it is told to stop, or was given up.
+pub(super) fn run<B: Broker>(
+    mut worker: Worker<B>,
+    index: usize,
+    health: &Health,
+    stop: &Stop,
+    for_good: bool,
+    given_up: &dyn Fn() -> bool,
+) -> Result<(), String> {
     let mut progress = 0;
     let mut troubled = false;
     let began = monotonic();
     while !stop.raised() {
-        let step = worker.step(STEP_WAIT).map_err(|halt| halt.0).inspect_err(|why| health.stopped(index, why))?;
+        let step = worker.step(STEP_WAIT).map_err(|halt| halt.0)?;
+        if given_up() {
+            return Ok(());
+        }
         let resting = step == Step::Idle && !worker.is_restoring();
         let progressed = resting || worker.progress() != progress;
         progress = worker.progress();
@@ -209,6 +239,6 @@ fn run<B: Broker>(mut worker: Worker<B>, index: usize, health: &Health, stop: &S
     worker.close(for_good).map_err(|halt| halt.0)
 }
 
-fn monotonic_ms() -> u64 {
+pub(super) fn monotonic_ms() -> u64 {
     u64::try_from(monotonic().as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,18 +3,20 @@
 //! It announces at each change of what the workers have and at each beat, and says so with a tombstone when the instance leaves for
 //! good. What fails is tried again: the group works without it, only queries and take-overs lose their hints.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use topology::broker::{Broker, BrokerError, Publisher, Reader};
 use topology::clock::Clock;
+use topology::predecessors::{Predecessor, Predecessors};
 use topology::record::{Fetched, Outgoing, TopicId, TopicPartition};
-use topology::status::Tasks;
+use topology::status::{CopyStatus, Tasks};
 use topology::topology::TaskId;
 use tracing::{debug, info, warn};
 
-use super::announcement::{Announcement, Claims, pair};
+use super::announcement::{Announcement, Claims, StandbyNote, pair};
 use super::directory::{Directory, Peer};
 use super::roster::Roster;
 
@@ -96,6 +98,18 @@ impl Herald {
         Arc::new(Known(Arc::clone(&self.shared)))
     }
 
+    /// The copies that this instance is to keep, asked anew at each change; none while too little is known.
+    pub fn copies_to_keep(&self, tasks: Vec<TaskId>, replicas: usize) -> impl Fn() -> Option<BTreeSet<TaskId>> + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || shared.roster().copies_to_keep(&tasks, replicas, shared.monotonic_ms())
+    }
+
+    /// What is known of who held tasks before.
+    #[must_use]
+    pub fn predecessors(&self) -> Arc<dyn Predecessors> {
+        Arc::new(Known(Arc::clone(&self.shared)))
+    }
+
     /// Says goodbye, for good or until the restart, and ends; gives up after `within`.
     pub fn stop(self, for_good: bool, within: Duration) {
         let _ = self.shared.end.set(for_good);
@@ -103,6 +117,17 @@ impl Herald {
         while !self.thread.is_finished() && crate::clock::since(began) < within {
             std::thread::park_timeout(Duration::from_millis(5));
         }
+    }
+}
+
+impl Predecessors for Known {
+    fn of(&self, task: TaskId, mine: &str) -> Vec<Predecessor> {
+        let claims = self.0.roster().claims(task, mine, self.0.monotonic_ms());
+        claims.into_iter().map(|(transactional_id, silent)| Predecessor { transactional_id, silent }).collect()
+    }
+
+    fn ended(&self, transactional_id: &str) {
+        self.0.roster().settle(transactional_id);
     }
 }
 
@@ -124,8 +149,16 @@ impl Directory for Known {
     }
 }
 
-/// What was announced last: worker and task, and where HTTP is served.
-type Said = (Vec<(usize, TaskId)>, Option<String>);
+/// What was announced last, apart from how far copies are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Said {
+    /// Worker and task.
+    tasks: Vec<(usize, TaskId)>,
+    /// The copies.
+    copies: Vec<TaskId>,
+    /// Where HTTP is served.
+    endpoint: Option<String>,
+}
 
 pub(super) struct Rounds<B: Broker> {
     broker: Arc<B>,
@@ -243,36 +276,40 @@ impl<B: Broker> Rounds<B> {
     }
 
     fn announce_if_due(&mut self) -> Result<(), BrokerError> {
-        let tasks = self.tasks.all().into_iter().map(|(task, status)| (status.worker, task)).collect();
-        let saying: Said = (tasks, self.shared.endpoint.get().cloned());
+        let copies = self.tasks.copies();
+        let saying = Said {
+            tasks: self.tasks.all().into_iter().map(|(task, status)| (status.worker, task)).collect(),
+            copies: copies.keys().copied().collect(),
+            endpoint: self.shared.endpoint.get().cloned(),
+        };
         let now_ms = self.shared.monotonic_ms();
         let beat_ms = i64::try_from(self.introduction.beat_ms).unwrap_or(i64::MAX);
         if self.said.as_ref() == Some(&saying) && now_ms - self.said_at_ms < beat_ms {
             return Ok(());
         }
-        self.announce(&saying)?;
+        self.announce(&saying, &copies)?;
         (self.said, self.said_at_ms) = (Some(saying), now_ms);
         Ok(())
     }
 
-    fn announce(&mut self, (tasks, endpoint): &Said) -> Result<(), BrokerError> {
+    fn announce(&mut self, saying: &Said, copies: &BTreeMap<TaskId, CopyStatus>) -> Result<(), BrokerError> {
         self.beat += 1;
         let workers = self.introduction.workers.iter().enumerate().map(|(at, transactional_id)| Claims {
             worker: at as u32,
             transactional_id: transactional_id.clone(),
-            tasks: tasks.iter().filter(|(worker, _)| *worker == at).map(|(_, task)| pair(*task)).collect(),
+            tasks: saying.tasks.iter().filter(|(worker, _)| *worker == at).map(|(_, task)| pair(*task)).collect(),
         });
         let announcement = Announcement {
             instance: self.introduction.instance.clone(),
             started_ms: self.started_ms,
-            endpoint: endpoint.clone(),
+            endpoint: saying.endpoint.clone(),
             beat: self.beat,
             beat_ms: self.introduction.beat_ms,
             at_ms: self.shared.clock.now_ms(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
             codec: state::codec::VERSION,
             workers: workers.collect(),
-            standbys: Vec::new(),
+            standbys: copies.iter().map(|(task, copy)| note(*task, copy)).collect(),
         };
         self.publish(Some(&announcement.encode()))
     }
@@ -290,6 +327,12 @@ impl<B: Broker> Rounds<B> {
 
     /// The last word: gone for good, or without tasks until the restart.
     pub(super) fn leave(&mut self, for_good: bool) -> Result<(), BrokerError> {
-        if for_good { self.publish(None) } else { self.announce(&(Vec::new(), None)) }
+        if for_good { self.publish(None) } else { self.announce(&Said::default(), &BTreeMap::new()) }
     }
+}
+
+/// A copy is as far as the store that is furthest behind.
+fn note(task: TaskId, copy: &CopyStatus) -> StandbyNote {
+    let position = copy.changelogs.iter().map(|(_, position)| *position).min().unwrap_or(0);
+    StandbyNote { task: pair(task), position, lag: copy.lag }
 }

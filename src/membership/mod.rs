@@ -5,6 +5,7 @@
 //! | `directory` | the port: what others may ask about instances |
 //! | `announcement` | one instance's record on the wire |
 //! | `roster` | all that was heard, folded; pure |
+//! | `placement` | who keeps copies of what; pure |
 //! | `herald` | the thread that announces and listens |
 //!
 //! What is heard is eventual: the group alone decides who owns a partition. The topic says where an owner is reached, who keeps standbys,
@@ -13,6 +14,7 @@
 mod announcement;
 mod directory;
 mod herald;
+mod placement;
 mod roster;
 
 #[cfg(test)]

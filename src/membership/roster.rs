@@ -3,12 +3,13 @@
 //! An instance is live while it was heard of within three of its beats. Who hears nothing, not even itself, judges by the moment when
 //! it last did: a broker that is gone does not make everybody dead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use topology::topology::TaskId;
 
 use super::announcement::{Announcement, pair};
 use super::directory::Peer;
+use super::placement::copies_of;
 
 /// An instance is live for this many of its beats.
 const LIVE_BEATS: i64 = 3;
@@ -135,11 +136,27 @@ impl Roster {
     /// The live instance that claimed a partition of users last, and has not given it up.
     #[must_use]
     pub fn owner(&self, partition: u32, now_ms: i64) -> Option<Peer> {
-        let claims = self.claims.get(&(self.users, partition))?;
+        self.holder((self.users, partition), now_ms).map(|heard| self.peer(heard, now_ms))
+    }
+
+    /// The copies that this instance is to keep of these tasks; none before it was heard of itself: until then it knows too little.
+    #[must_use]
+    pub fn copies_to_keep(&self, tasks: &[TaskId], replicas: usize, now_ms: i64) -> Option<BTreeSet<TaskId>> {
+        self.heard.get(&self.me)?;
+        let mine = tasks.iter().copied().filter(|&task| {
+            let owner = self.holder(pair(task), now_ms).map(|heard| heard.last.instance.as_str());
+            let members = self.live(now_ms).map(|heard| heard.last.instance.as_str());
+            copies_of(members, owner, task, replicas).contains(&self.me.as_str())
+        });
+        Some(mine.collect())
+    }
+
+    fn holder(&self, task: (u16, u32), now_ms: i64) -> Option<&Heard> {
+        let claims = self.claims.get(&task)?;
         let last = claims.iter().rev().filter_map(|claim| self.heard.get(&claim.instance));
         // A claim outlives a worker that vanished from its instance: for queries the instance's last word counts.
-        let holds = |heard: &&Heard| heard.last.workers.iter().any(|worker| worker.tasks.contains(&(self.users, partition)));
-        last.filter(holds).find(|heard| self.is_live(heard, now_ms)).map(|heard| self.peer(heard, now_ms))
+        let holds = |heard: &&Heard| heard.last.workers.iter().any(|worker| worker.tasks.contains(&task));
+        last.filter(holds).find(|heard| self.is_live(heard, now_ms))
     }
 
     /// Live instances with a copy of a partition of users, the one furthest ahead first.

@@ -38,7 +38,7 @@ impl Service {
     }
 
     /// The whole lines of its log so far.
-    fn lines(&self) -> Vec<Value> {
+    pub fn lines(&self) -> Vec<Value> {
         let text = self.text();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         whole.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()

@@ -85,6 +85,31 @@ fn a_static_member_that_leaves_for_good_is_replaced_at_once() {
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }
 
+/// What the watchdog does for a worker that is stuck: nobody can call into its member, whose client beats on by itself.
+#[test]
+fn who_takes_an_identity_can_leave_with_it() {
+    let Some(world) = World::with("taken", |config| config.session_timeout_ms = 120_000) else { return };
+    let mut stuck = world.owner("a");
+    stuck.begin().expect("begun");
+    stuck.send(&crate::world::record(at(crate::world::OUTPUT, 0), b"left open")).expect("sent");
+    let mut other = world.join("b");
+    let mut thief = world.join("a");
+    let given = event(&mut thief);
+    assert!(matches!(given, Event::Assigned(_)), "{given:?}");
+    thief.acknowledge(&given).expect("acknowledged");
+    thief.leave(true).expect("left for good");
+    let mut owned = BTreeSet::new();
+    // The session would last longer than anybody's patience.
+    until("the other owns all", || {
+        step(&mut other, &mut owned);
+        (owned == all()).then_some(())
+    });
+    let mut fetched = Fetched::default();
+    let told = until("the stuck one is told", || stuck.poll(&mut fetched, 10, Duration::from_millis(10)).err());
+    assert_eq!(told.reaction, topology::broker::Reaction::Fenced, "{told}");
+    assert_eq!(world.values(at(crate::world::OUTPUT, 0)), [""; 0], "and its transaction was ended");
+}
+
 #[test]
 fn a_member_can_go_with_an_event_unanswered() {
     let Some(world) = World::new("unanswered") else { return };

@@ -150,6 +150,10 @@ pub trait Broker: Send + Sync + 'static {
     /// Joins the group as one member.
     fn join(&self, config: &MemberConfig) -> Result<Self::Member>;
 
+    /// Ends at once what a producer under this transactional id left open, by taking the id over: whoever still uses it is fenced. A
+    /// transaction whose end was decided already ends as decided. For ids of owners that the group has dropped.
+    fn end_transactions_of(&self, transactional_id: &str) -> Result<()>;
+
     /// A reader that sees committed records only.
     fn reader(&self) -> Result<Self::Reader>;
 

@@ -51,8 +51,14 @@ counters! {
     reopens_total,
     /// Times a worker was fenced and joined again.
     fenced_total,
+    /// Times that a dead owner's open transaction was ended by its successor.
+    predecessors_ended_total,
+    /// Workers that panicked or were stuck, and were replaced.
+    workers_replaced_total,
     /// Changelog records applied while restoring.
     restored_records_total,
+    /// Changelog records applied to copies of other instances' state.
+    standby_records_total,
     /// Stores dropped and rebuilt from their changelog.
     stores_rebuilt_total,
     /// Times a worker gave its partitions back because its store took no writes: the disk was full, or the store had to be opened anew.
@@ -67,6 +73,11 @@ impl Metrics {
     /// Adds to a counter.
     pub(crate) fn add(counter: &AtomicU64, by: u64) {
         counter.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// A worker was replaced by whoever drives it.
+    pub fn worker_replaced(&self) {
+        Self::add(&self.workers_replaced_total, 1);
     }
 
     pub(crate) fn commit(&self, micros: u64) {

@@ -185,7 +185,7 @@ impl<B: Broker> Worker<B> {
     /// Drops the member and all tasks, keeps the disk; the next step joins again.
     pub(crate) fn leave_all(&mut self) {
         for id in std::mem::take(&mut self.tasks).into_keys() {
-            self.shared.tasks.remove(id);
+            self.shared.tasks.remove(id, self.config.index);
         }
         self.member = None;
         self.reader = None;

@@ -42,6 +42,7 @@ impl<B: Broker> Worker<B> {
         if self.reader.is_none() {
             self.reader = Some(self.broker.reader()?);
         }
+        self.end_predecessors(&ids);
         let before = self.restore_stage();
         let planned = self.plan_restores(&ids);
         self.read_changelogs(&ids)?;

@@ -1,7 +1,7 @@
 //! What an instance's tasks are doing, for queries, probes and people: written by workers at transitions and commits, read by anyone.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::record::TopicPartition;
 use crate::topology::TaskId;
@@ -54,9 +54,26 @@ pub struct TaskStatus {
     pub stream_time_ms: Option<i64>,
 }
 
-/// All tasks of an instance.
+/// A copy of another instance's task, as others see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyStatus {
+    /// By store: the changelog position the copy stands at.
+    pub changelogs: Vec<(TopicPartition, u64)>,
+    /// Changelog offsets that it is behind, as of the end last asked for.
+    pub lag: u64,
+    /// When it was last known to have everything committed, in milliseconds since the epoch; none before it caught up.
+    pub as_of_ms: Option<i64>,
+}
+
+/// All tasks of an instance, and the copies that it keeps of others'.
+///
+/// A partition's store has one writer (I1): its task where the instance runs it, else the standby. A task that opens waits for a
+/// write of its copy that is under way, and [`Tasks::write_copy`] refuses once there is a task.
 #[derive(Debug, Default)]
-pub struct Tasks(Mutex<BTreeMap<TaskId, TaskStatus>>);
+pub struct Tasks {
+    tasks: Mutex<BTreeMap<TaskId, TaskStatus>>,
+    copies: Mutex<BTreeMap<TaskId, CopyStatus>>,
+}
 
 impl Tasks {
     /// A copy of everything.
@@ -71,16 +88,60 @@ impl Tasks {
         self.lock().get(&task).cloned()
     }
 
-    pub(crate) fn set(&self, task: TaskId, status: TaskStatus) {
+    /// The copies, of tasks that the instance does not run.
+    #[must_use]
+    pub fn copies(&self) -> BTreeMap<TaskId, CopyStatus> {
+        self.lock_copies().clone()
+    }
+
+    /// The group gave the task to this worker. One that had it before and does not know yet changes nothing here any more.
+    pub(crate) fn open(&self, task: TaskId, status: TaskStatus) {
         self.lock().insert(task, status);
+        self.lock_copies().remove(&task);
     }
 
-    pub(crate) fn remove(&self, task: TaskId) {
-        self.lock().remove(&task);
+    pub(crate) fn set(&self, task: TaskId, status: TaskStatus) {
+        if let Some(known) = self.lock().get_mut(&task).filter(|known| known.worker == status.worker) {
+            *known = status;
+        }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<TaskId, TaskStatus>> {
-        // A worker that panicked left whole entries behind: each change is one insert or remove.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Lets the standby touch the stores of a task, unless the instance runs it; what comes back stands for the copy from then on.
+    pub(crate) fn write_copy<E>(
+        &self,
+        task: TaskId,
+        write: impl FnOnce() -> Result<Option<CopyStatus>, E>,
+    ) -> Option<Result<(), E>> {
+        let mut copies = self.lock_copies();
+        copies.remove(&task);
+        if self.lock().contains_key(&task) {
+            return None;
+        }
+        Some(write().map(|status| {
+            if let Some(status) = status {
+                copies.insert(task, status);
+            }
+        }))
+    }
+
+    /// Removes all tasks of a worker that is gone.
+    pub fn remove_worker(&self, worker: usize) {
+        self.lock().retain(|_, task| task.worker != worker);
+    }
+
+    pub(crate) fn remove(&self, task: TaskId, worker: usize) {
+        let mut tasks = self.lock();
+        if tasks.get(&task).is_some_and(|known| known.worker == worker) {
+            tasks.remove(&task);
+        }
+    }
+
+    // A thread that panicked left whole entries behind: each change is one insert or remove.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TaskId, TaskStatus>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_copies(&self) -> MutexGuard<'_, BTreeMap<TaskId, CopyStatus>> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -172,13 +172,18 @@ impl Task {
 
     /// Lets others see it as it stands.
     pub(crate) fn publish(&self, shared: &Shared, now_ms: i64) {
+        shared.tasks.set(self.id, self.status(shared, now_ms));
+    }
+
+    /// As others see it.
+    pub(crate) fn status(&self, shared: &Shared, now_ms: i64) -> TaskStatus {
         let remaining = self.restores.iter().map(Progress::remaining).sum();
         let elapsed_ms = now_ms.saturating_sub(self.restoring_since_ms).max(0).unsigned_abs();
         let (rate_per_second, eta_seconds) = match self.phase {
             Phase::Restoring if self.planned => pace(self.restores.iter().map(Progress::passed).sum(), remaining, elapsed_ms),
             _ => (0, None),
         };
-        let status = TaskStatus {
+        TaskStatus {
             phase: self.phase,
             worker: shared.worker,
             inputs: self.inputs.iter().map(|input| (input.from, input.committed)).collect(),
@@ -189,8 +194,7 @@ impl Task {
             eta_seconds,
             as_of_ms: now_ms,
             stream_time_ms: self.stream_time_ms,
-        };
-        shared.tasks.set(self.id, status);
+        }
     }
 
     /// Processes a batch of one of its inputs. The caller has asked [`Self::admit`].

@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use crate::broker::{Broker, BrokerError, Event, Member, MemberConfig, Reaction, Reader};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::predecessors::Ending;
 use crate::processor::{Counts, DeadLetters, ProcessError, Punctuation, Sink};
 use crate::reaction::Paused;
 use crate::record::{Batch, Fetched, Outgoing, TopicPartition};
@@ -121,6 +122,7 @@ pub struct Worker<B: Broker> {
     /// How long the next question for committed offsets may take beside running tasks, and not before when it is asked.
     pub(crate) plan_wait: Duration,
     pub(crate) plan_at_us: u64,
+    pub(crate) ending: Ending,
     pub(crate) reopen: bool,
     pub(crate) quiet: bool,
     pub(crate) progress: u64,
@@ -183,6 +185,7 @@ impl<B: Broker> Worker<B> {
             paused: None,
             plan_wait: COMMITTED_WAIT_RUNNING,
             plan_at_us: 0,
+            ending: Ending::default(),
             reopen: false,
             quiet: false,
             progress: 0,
@@ -438,7 +441,7 @@ impl<B: Broker> Worker<B> {
             hash_seed: self.config.hash_seed,
         };
         let task = Task::new(id, &self.shared, &options);
-        task.publish(&self.shared, self.clock.now_ms());
+        self.shared.tasks.open(id, task.status(&self.shared, self.clock.now_ms()));
         self.tasks.insert(id, task);
         Ok(())
     }
@@ -446,7 +449,7 @@ impl<B: Broker> Worker<B> {
     fn close_tasks(&mut self, ids: &[TaskId]) -> Result<(), ProcessError> {
         for id in ids {
             let Some(task) = self.tasks.remove(id) else { continue };
-            self.shared.tasks.remove(*id);
+            self.shared.tasks.remove(*id, self.config.index);
             if let Some(reader) = &mut self.reader {
                 for progress in &task.restores {
                     reader.unassign(progress.changelog)?;

@@ -52,7 +52,7 @@ impl EmbeddedMember {
                 return Err(stop(format!("{name:?} can't be the name of a group, an instance or a producer")));
             }
         }
-        let epoch = raise_epoch(&shared, config)?;
+        let epoch = take_over(&shared, config)?;
         let id = enter(&shared, config)?;
         Ok(Self {
             shared,
@@ -198,16 +198,20 @@ fn seat(core: &mut Core, config: &MemberConfig, now_ms: i64) -> MemberId {
     group.join(&config.instance, &config.leads, &partitions, now_ms)
 }
 
+/// Under at-least-once there is nothing to take over.
+fn take_over(shared: &Shared, config: &MemberConfig) -> Result<u64> {
+    config.transactional_id.as_ref().map_or(Ok(0), |id| raise_epoch(shared, id))
+}
+
 /// A new epoch of the transactional id, on disk before anyone uses it: commits of earlier ones are over, or refused.
-fn raise_epoch(shared: &Shared, config: &MemberConfig) -> Result<u64> {
-    let Some(id) = &config.transactional_id else { return Ok(0) };
+pub(super) fn raise_epoch(shared: &Shared, id: &str) -> Result<u64> {
     let mut core = shared.lock();
     core.check()?;
     while core.producers.get(id).is_some_and(|producer| producer.committing) {
         core = shared.wait(core);
         core.check()?;
     }
-    let producer = core.producers.entry(id.clone()).or_default();
+    let producer = core.producers.entry(id.to_owned()).or_default();
     let epoch = producer.epoch + 1;
     shared.store.put_synced(&key::epoch(id), &epoch)?;
     producer.epoch = epoch;
@@ -364,7 +368,7 @@ impl Member for EmbeddedMember {
     fn reopen(&mut self) -> Result<()> {
         self.began_ms = None;
         self.outbox.clear();
-        self.epoch = raise_epoch(&self.shared, &self.config)?;
+        self.epoch = take_over(&self.shared, &self.config)?;
         Ok(())
     }
 

@@ -318,6 +318,11 @@ impl Broker for EmbeddedBroker {
         EmbeddedMember::join(Arc::clone(&self.shared), config)
     }
 
+    fn end_transactions_of(&self, transactional_id: &str) -> Result<()> {
+        // Nothing of an open transaction is on disk: the new epoch is what ends it.
+        member::raise_epoch(&self.shared, transactional_id).map(drop)
+    }
+
     fn reader(&self) -> Result<EmbeddedReader> {
         self.shared.lock().check()?;
         Ok(EmbeddedReader::new(Arc::clone(&self.shared)))

@@ -73,9 +73,10 @@ impl KafkaMember {
             fetcher,
             sender: None,
         };
-        // The producer first: it ends what a predecessor under this identity left open, so that committed offsets can be read.
-        member.reopen()?;
+        // Its client joins by itself while the producer is initialised, which ends what a predecessor under this identity left open: nobody
+        // hears of an assignment, and asks for committed offsets, before both are done.
         member.group = Some(member.subscribe()?);
+        member.reopen()?;
         Ok(member)
     }
 

@@ -89,6 +89,10 @@ impl Broker for KafkaBroker {
         KafkaMember::join(self.desk.clone(), self.topics.clone(), self.limits()?, config)
     }
 
+    fn end_transactions_of(&self, transactional_id: &str) -> Result<()> {
+        sender::end_transactions_of(&self.desk, &self.topics, transactional_id)
+    }
+
     fn reader(&self) -> Result<KafkaReader> {
         KafkaReader::new(self.desk.clone(), self.topics.clone())
     }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer};
-use topology::broker::{BrokerError, Reaction, Result, TopicInfo};
+use topology::broker::{BrokerError, MemberConfig, Reaction, Result, TopicInfo};
 use topology::record::{Outgoing, TopicPartition, Topics};
 
+use super::admin::Desk;
 use super::config::{Extremes, SENT_ONCE};
 use super::context::{Delivered, Deliveries};
 use super::deadline::Deadline;
@@ -38,6 +39,23 @@ pub(super) fn limits_of(topics: &[Option<TopicInfo>]) -> Limits {
 pub(super) fn extremes(limits: &Limits) -> Extremes {
     let told = || limits.iter().flatten().copied();
     Extremes { smallest: told().fold(DEFAULT_LIMIT, u32::min), largest: told().fold(DEFAULT_LIMIT, u32::max) }
+}
+
+/// For a coordinator to end what somebody left open.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// Initialises a transactional id with a producer that does nothing else.
+pub(super) fn end_transactions_of(desk: &Desk, topics: &Topics, transactional_id: &str) -> Result<()> {
+    let config = MemberConfig {
+        group: String::new(),
+        instance: String::new(),
+        transactional_id: Some(transactional_id.to_owned()),
+        transaction_timeout_ms: 10_000,
+        leads: Vec::new(),
+    };
+    let limits: Limits = topics.iter().map(|_| None).collect();
+    let config = desk.config().writing(&config, extremes(&limits));
+    Sender::new(&config, topics.clone(), limits, ENDING)?.initialise()
 }
 
 /// How a transaction ended.

@@ -14,7 +14,7 @@ fn scene(test: &str) -> Option<Scene> {
 }
 
 /// How many partitions an instance has, and whether all of them run.
-fn tasks(service: &mut Service) -> (usize, bool) {
+pub fn tasks(service: &mut Service) -> (usize, bool) {
     let (status, body) = service.get("/v1/health");
     assert_eq!(status, 200, "{body}");
     let health: serde_json::Value = serde_json::from_str(&body).expect("JSON");
@@ -23,7 +23,7 @@ fn tasks(service: &mut Service) -> (usize, bool) {
 }
 
 /// Waits until two instances share the partitions in halves and all of them run.
-fn share(a: &mut Service, b: &mut Service) {
+pub fn share(a: &mut Service, b: &mut Service) {
     let half = PARTITIONS as usize / 2;
     until("each instance runs half of the partitions", || (tasks(a) == (half, true) && tasks(b) == (half, true)).then_some(()));
 }

@@ -8,6 +8,7 @@ mod audit;
 mod bad_input;
 mod commands;
 mod crashes;
+mod figures;
 mod instances;
 mod limits;
 mod lost_commits;
@@ -20,6 +21,7 @@ mod queries;
 mod redrive;
 mod sparkov;
 mod stopping;
+mod takeover;
 mod topics;
 
 use crate::common::{broker, feed, ledger, proxy, records, scene, service, skip, small_disk, until};

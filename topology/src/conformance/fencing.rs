@@ -5,13 +5,14 @@ use super::stage::{
     refused, take_all, texts, transact, until, written,
 };
 use super::{Capability, Case, Harness};
-use crate::broker::{BrokerError, Event, Member, Reaction, Reader};
+use crate::broker::{Broker, BrokerError, Event, Member, Reaction, Reader};
 use crate::record::TopicPartition;
 
 pub(super) fn cases<H: Harness>() -> Vec<Case<H>> {
     vec![
         Case::new("a_newer_producer_fences_a_zombie", a_newer_producer_fences_a_zombie),
         Case::new("a_successor_ends_a_crashed_producers_transaction", a_successor_ends_a_crashed_producers_transaction),
+        Case::new("anyone_can_end_what_a_dead_owner_left_open", anyone_can_end_what_a_dead_owner_left_open),
         Case::needing("a_hung_transaction_times_out", &[Capability::TransactionTimeout], a_hung_transaction_times_out),
         Case::needing("a_late_commit_ends_no_other_transaction", &[Capability::LoseEnd], a_late_commit_ends_no_other_transaction),
         Case::new("a_token_of_an_earlier_generation_is_refused", |harness| earlier_generation(harness, true)),
@@ -85,6 +86,33 @@ fn a_successor_ends_a_crashed_producers_transaction<H: Harness>(harness: &mut H)
     transact(harness, &mut successor, out, &["of the successor"]);
     read_to_end::<H>(harness, &mut reader, out, &mut seen);
     assert_eq!(texts(&seen), ["after", "of the successor"]);
+}
+
+/// Long before it would time out, and without a place in the group; what its end was decided for already stays decided.
+fn anyone_can_end_what_a_dead_owner_left_open<H: Harness>(harness: &mut H) {
+    let stage = Stage::new(harness, 1);
+    let (input, out) = (at(INPUT, 0), at(OUTPUT, 0));
+    let mut dead = stage.join_alone(harness, "a", 1);
+    transact(harness, &mut dead, out, &["committed"]);
+    good("begin", dead.begin());
+    good("send", dead.send(&record(out, "key", "left open")));
+    if dead.markers_per_commit() > 0 {
+        written(harness, &mut dead, out, 3);
+    }
+    stage.publish(harness, out, &["after"]);
+    let id = stage.config("a", true).transactional_id.expect("exactly-once");
+    patiently(harness, "end the transactions of another", || stage.broker.end_transactions_of(&id));
+    assert_eq!(texts(&stage.read_all(harness, out)), ["committed", "after"]);
+    let error = commit_refused(harness, "a commit of one whose transaction was ended", &mut dead, &[(input, 9)]);
+    assert_reaction("a commit of one whose transaction was ended", &error, &SHUT_OUT);
+    // It lives after all: with a new epoch it goes on.
+    patiently(harness, "reopen", || dead.reopen());
+    assert_eq!(committed(harness, &mut dead, input), None, "its offsets went with its transaction");
+    transact(harness, &mut dead, out, &["again"]);
+    assert_eq!(texts(&stage.read_all(harness, out)), ["committed", "after", "again"]);
+    // One that nobody ever used has nothing open.
+    let nobody = format!("{id}-nobody");
+    patiently(harness, "end the transactions of nobody", || stage.broker.end_transactions_of(&nobody));
 }
 
 fn a_hung_transaction_times_out<H: Harness>(harness: &mut H) {

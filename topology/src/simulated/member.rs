@@ -17,6 +17,7 @@ use super::faults::{Fault, Op, injected};
 use super::group::{Gone, MemberId, Seat};
 use super::producer::Producer;
 use super::reader::{Cursor, Cursors};
+use super::transactions::Credentials;
 use crate::broker::{Bounds, BrokerError, Event, Member, MemberConfig, Reaction, Result};
 use crate::record::{Fetched, Outgoing, TopicPartition};
 
@@ -240,13 +241,23 @@ impl SimMember {
     }
 }
 
+/// What a short-lived producer's transactions may last: it never has one.
+const SHORT_TIMEOUT_MS: u64 = 10_000;
+
+/// Takes an identity over for no other purpose than to end what it left open.
+pub(super) fn end_transactions_of(mut caller: Caller, id: &str) -> Result<()> {
+    initialise_as(&mut caller, id, SHORT_TIMEOUT_MS).map(drop)
+}
+
 /// Initialises the producer; under at-least-once there is nothing that the broker would have to know.
 fn initialise(caller: &mut Caller, config: &MemberConfig) -> Result<Producer> {
     let Some(id) = &config.transactional_id else { return Ok(Producer::default()) };
-    let timeout_ms = config.transaction_timeout_ms;
-    let late = || Some(Request::InitProducer { id: id.clone(), timeout_ms });
-    let initialised = caller.call_or_hold(Op::InitProducer, late, |cluster| Ok(cluster.init_producer(id, timeout_ms)));
-    initialised.map(|credentials| Producer::new(Some(credentials)))
+    initialise_as(caller, id, config.transaction_timeout_ms).map(|credentials| Producer::new(Some(credentials)))
+}
+
+fn initialise_as(caller: &mut Caller, id: &str, timeout_ms: u64) -> Result<Credentials> {
+    let late = || Some(Request::InitProducer { id: id.to_owned(), timeout_ms });
+    caller.call_or_hold(Op::InitProducer, late, |cluster| Ok(cluster.init_producer(id, timeout_ms)))
 }
 
 /// A partition of a lead topic that is owned, or the same partition of another topic.

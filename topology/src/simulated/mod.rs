@@ -164,6 +164,10 @@ impl Broker for SimBroker {
         SimMember::join(Caller::new(Arc::clone(&self.caller.shared), &config.instance), config)
     }
 
+    fn end_transactions_of(&self, transactional_id: &str) -> Result<()> {
+        member::end_transactions_of(self.caller.clone(), transactional_id)
+    }
+
     fn reader(&self) -> Result<SimReader> {
         self.caller.check_alive()?;
         Ok(SimReader::new(self.caller.clone()))

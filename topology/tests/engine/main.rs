@@ -10,4 +10,5 @@ mod punctuation;
 mod replay;
 mod restores;
 mod shares;
+mod standbys;
 mod words;
