@@ -12,7 +12,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
-use state::store::decode_kept;
+use state::store::{decode_kept, decode_marks};
 use tempfile::TempDir;
 
 use super::records::{Seen, Writer, each, ends, read_all};
@@ -175,11 +175,23 @@ impl Scene {
 
     /// The last value of each user in the changelog.
     pub fn profiles(&self) -> BTreeMap<Vec<u8>, UserProfile> {
-        let mut values = BTreeMap::new();
+        self.kept_profiles(|_, _| true)
+    }
+
+    /// The value of each user that includes the most of the input, which is what restores keep without transactions: a zombie's
+    /// may come late.
+    pub fn newest_profiles(&self) -> BTreeMap<Vec<u8>, UserProfile> {
+        let included = |value: &[u8]| decode_marks(value).expect("a kept profile").0;
+        self.kept_profiles(|kept, next| included(next) >= included(kept))
+    }
+
+    fn kept_profiles(&self, replaces: impl Fn(&[u8], &[u8]) -> bool) -> BTreeMap<Vec<u8>, UserProfile> {
+        let mut values: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         each(&self.address, &self.changelog(), |Seen { key, value, .. }| {
             let key = key.expect("a key");
             match value {
-                Some(value) => drop(values.insert(key, value)),
+                Some(value) if values.get(&key).is_none_or(|kept| replaces(kept, &value)) => drop(values.insert(key, value)),
+                Some(_) => {}
                 None => drop(values.remove(&key)),
             }
         });
