@@ -2,7 +2,7 @@
 # compiled once.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo build test conformance chaos lint doc bench bench-peers clean
+.PHONY: help demo build test sim conformance chaos lint doc bench bench-peers clean
 
 cargo := scripts/cargo.sh
 all := --release --locked --workspace
@@ -19,6 +19,9 @@ build: ## installs what is missing, then builds (the first time 25 minutes on 2 
 
 test: ## all tests, against a real Kafka, and all lints (TEST=name: only tests whose name contains it, no lints)
 	@scripts/test.sh $(TEST)
+
+sim: ## the simulation (SEEDS=10000 lives; SEED=n repeats one, step by step; BUG=name plants one of tests/sim/planted)
+	@scripts/sim.sh
 
 conformance: ## the suite that every broker, backend and tier must pass
 	@scripts/test.sh conformance

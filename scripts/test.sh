@@ -33,6 +33,8 @@ if [ "$failed" = 0 ]; then
       > >(tee -a "$log") 2>&1
     wait $!
   fi
+  [ -n "$filter" ] || step "simulation" scripts/sim.sh > >(tee -a "$log") 2>&1
+  wait $!
 fi
 [ -n "$filter" ] || scripts/lint.sh || failed=1
 

@@ -83,20 +83,23 @@ impl Scoring {
     }
 
     /// Goes over to the slot's model where it has changed, and writes down when.
-    fn follow_model(&mut self, context: &mut Context<'_>, now_ms: i64) -> Result {
+    fn follow_model(&mut self, context: &mut Context<'_>, first: &Record<'_>) -> Result {
+        let (now_ms, first_offset) = (first.timestamp, first.offset);
         let version = self.slot.version();
         if self.version == Some(version) {
             return Ok(());
         }
         let model = self.slot.get();
         let id = |model: &Option<Arc<Model>>| model.as_ref().map(|model| model.id.clone());
-        if id(&model) != id(&self.model) {
-            context.decide("model", id(&model).as_deref(), None, now_ms)?;
+        // The partition's last owner may have had a model that this instance has not: that too is a change to write down.
+        let inherited = self.version.is_none() && first_offset > 0;
+        if inherited || id(&model) != id(&self.model) {
+            context.decide("model", id(&model).as_deref(), None, None, now_ms)?;
         }
         if self.version.is_none()
             && let Some(fx) = &self.params.fx
         {
-            context.decide("fx", Some(&fx.label()), None, now_ms)?;
+            context.decide("fx", Some(&fx.label()), None, None, now_ms)?;
         }
         self.model = model;
         self.version = Some(version);
@@ -263,7 +266,7 @@ impl Scoring {
         if context.store::<UserProfile>(PROFILES).includes(key, mark) {
             return Ok(());
         }
-        context.decide(command.kind.as_str(), command.job.as_deref(), Some(record), record.timestamp)?;
+        context.decide(command.kind.as_str(), command.job.as_deref(), Some(record), Some(key), record.timestamp)?;
         let store = context.store::<UserProfile>(PROFILES);
         match command.kind {
             CommandKind::Reset => {
@@ -300,7 +303,7 @@ impl Processor for Scoring {
         if context.input() == COMMANDS {
             return batch.iter().try_for_each(|record| self.command(&record, context));
         }
-        self.follow_model(context, batch.get(0).timestamp)?;
+        self.follow_model(context, &batch.get(0))?;
         let mut payments = self.decode(batch, context)?;
         let users = payments.iter().map(|payment| payment.transaction.user_id.as_bytes());
         context.store::<UserProfile>(PROFILES).prefetch(users)?;

@@ -11,6 +11,7 @@
 //! Format of a kept value: codec version byte, then bincode of (marks as a sequence, value). The same bytes go to the changelog.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -187,6 +188,8 @@ pub struct Store<V> {
     slots: Vec<Option<Slot<V>>>,
     free: Vec<u32>,
     dirty: Vec<u32>,
+    /// See [`AnyStore::cleared`].
+    cleared: BTreeMap<Box<[u8]>, u64>,
     bytes: usize,
     hand: usize,
     counters: StoreCounters,
@@ -206,6 +209,7 @@ impl<V: Value> Store<V> {
             slots: Vec::new(),
             free: Vec::new(),
             dirty: Vec::new(),
+            cleared: BTreeMap::new(),
             bytes: 0,
             hand: 0,
             counters: StoreCounters::default(),
@@ -250,7 +254,10 @@ impl<V: Value> Store<V> {
                     what: format!("a kept value does not decode: {why}"),
                 },
             })?;
-            let (marks, value) = kept.map_or((Marks::default(), None), |(marks, value)| (marks, Some(value)));
+            let (mut marks, value) = kept.map_or((Marks::default(), None), |(marks, value)| (marks, Some(value)));
+            if let Some(&lead_next) = self.cleared.get(key) {
+                marks.0[0] = marks.0[0].max(lead_next);
+            }
             self.insert(key, marks, value);
         }
         Ok(())
@@ -372,6 +379,10 @@ pub trait AnyStore: Send {
     /// Forgets everything in memory: the backend was changed underneath.
     fn reset(&mut self);
 
+    /// A replay (at-least-once): a change that is still to come clears this key once the lead input stands at `lead_next`, and may have
+    /// done so already in an earlier life, so that its value does not tell what was processed before. Everything below counts as included.
+    fn cleared(&mut self, key: &[u8], lead_next: u64);
+
     /// Bytes in memory.
     fn bytes(&self) -> usize;
 
@@ -428,8 +439,14 @@ impl<V: Value> AnyStore for Store<V> {
         self.slots.clear();
         self.free.clear();
         self.dirty.clear();
+        self.cleared.clear();
         self.bytes = 0;
         self.hand = 0;
+    }
+
+    fn cleared(&mut self, key: &[u8], lead_next: u64) {
+        let next = self.cleared.entry(key.into()).or_default();
+        *next = (*next).max(lead_next);
     }
 
     fn bytes(&self) -> usize {

@@ -220,6 +220,18 @@ fn what_follows_a_tombstone_has_the_same_bytes_whether_a_commit_came_in_between(
 }
 
 #[test]
+fn a_key_that_a_replayed_change_clears_counts_as_included_up_to_there() {
+    let backend = Counting::open();
+    let mut words = store(&backend, 1 << 20, false);
+    words.cleared(b"gone", 5);
+    words.prefetch([&b"gone"[..], b"new"].into_iter()).expect("prefetches");
+    assert!(words.update(b"gone", at(0, 4)).is_none(), "said in an earlier life, then erased");
+    assert!(words.remove(b"gone", at(1, 0)), "the erasure itself is done again");
+    assert!(words.update(b"gone", at(0, 5)).is_some(), "what comes behind it is new");
+    assert!(words.update(b"new", at(0, 4)).is_some());
+}
+
+#[test]
 fn a_batch_asks_the_backend_once_and_for_each_key_once() {
     let backend = Counting::open();
     let mut words = store(&backend, 1 << 20, true);

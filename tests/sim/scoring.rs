@@ -140,6 +140,21 @@ fn a_model_scores_from_its_decision_on_and_its_successor_from_the_next() {
 }
 
 #[test]
+fn an_owner_without_a_model_says_so_where_the_one_before_had_one() {
+    let mut world = World::plain();
+    let first = model(1);
+    world.slot.set(Some(Arc::clone(&first)));
+    world.pay("ann", 5.0, "bakery", T);
+    world.driver.run().unwrap();
+    world.driver.crash(false);
+    world.slot.set(None);
+    world.pay("ann", 6.0, "bakery", T + 1000);
+    assert_eq!(world.verdicts()[1]["model_id"], Value::Null);
+    let decisions: Vec<Value> = world.driver.read("test-decisions").iter().map(json).collect();
+    assert_eq!(decisions, [json!({"after": 0, "kind": "model", "subject": first.id}), json!({"after": 1, "kind": "model"})]);
+}
+
+#[test]
 fn column_nine_follows_the_model_or_the_bound_that_is_fixed() {
     let model = model(1);
     let flags = |fixed: Option<f64>, with_model: bool| {

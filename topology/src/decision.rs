@@ -2,7 +2,7 @@
 //!
 //! A command, a new model or a new table of rates has no order relative to the lead topic's records. So the moment when it first takes
 //! effect in a partition is decided once and written to the decisions topic, in the same transaction as that effect (at-least-once:
-//! acknowledged before it). Replay, rebuild and audits read decisions and never decide anew.
+//! acknowledged before it, and after all outputs that came before it). Replay, rebuild and audits read decisions and never decide anew.
 //!
 //! Format: JSON, `{"after":N,"kind":"...","topic":"...","offset":N,"subject":"..."}`, absent fields left out. `after` is the lead
 //! topic's next offset: all records below it were processed before, all others after.
@@ -28,6 +28,9 @@ pub struct Decision {
     /// What it is about: a model's id, say. Never a user's id.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub subject: Option<String>,
+    /// The key whose values it clears, where it clears one: the record's key, not part of its JSON.
+    #[serde(skip)]
+    pub clears: Option<Box<[u8]>>,
 }
 
 impl Decision {

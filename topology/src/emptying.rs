@@ -53,7 +53,7 @@ impl<B: Broker> Worker<B> {
         // What was decided before no longer counts: replays begin here, with nothing.
         if let Some(topic) = self.shared.topology.subs()[usize::from(id.sub)].decisions {
             let after = task.inputs[0].next;
-            let decision = Decision { after, kind: EMPTIED.into(), topic: None, offset: None, subject: None };
+            let decision = Decision { after, kind: EMPTIED.into(), topic: None, offset: None, subject: None, clears: None };
             let to = TopicPartition { topic, partition: id.partition };
             member.send(&Outgoing { to, key: None, value: Some(&decision.encode()), timestamp: now_ms, headers: &[] })?;
         }

@@ -224,11 +224,20 @@ impl Context<'_> {
         Ok(crate::dead_letter::send(self.sink, to_partition, to.max_bytes, record, origin, exception, message)?)
     }
 
-    /// Writes down when something from outside the lead topic takes effect, before it does: see [`crate::decision`].
+    /// Writes down when something from outside the lead topic takes effect, before it does: see [`crate::decision`]. `clears` names
+    /// the key whose values it takes away, in all of the task's stores, where it does: a replay (at-least-once) may find nothing there that
+    /// tells what was processed before.
     ///
     /// # Errors
     /// The broker's; [`ProcessError::Stop`] where the sub-topology declared no decisions.
-    pub fn decide(&mut self, kind: &str, subject: Option<&str>, by: Option<&Record<'_>>, now_ms: i64) -> Result {
+    pub fn decide(
+        &mut self,
+        kind: &str,
+        subject: Option<&str>,
+        by: Option<&Record<'_>>,
+        clears: Option<&[u8]>,
+        now_ms: i64,
+    ) -> Result {
         let Some(topic) = self.decisions else {
             return Err(ProcessError::Stop("a decision in a sub-topology that declares none".into()));
         };
@@ -238,11 +247,13 @@ impl Context<'_> {
             topic: by.map(|record| self.topic_names.name(record.from.topic).into()),
             offset: by.map(|record| record.offset),
             subject: subject.map(Into::into),
+            clears: None,
         };
         let to = TopicPartition { topic, partition: self.task.partition };
         let value = decision.encode();
-        let key = by.and_then(|record| record.key);
-        let record = Outgoing { to, key, value: Some(&value), timestamp: now_ms, headers: &[] };
+        let record = Outgoing { to, key: clears, value: Some(&value), timestamp: now_ms, headers: &[] };
+        // Where it is in the log, everything said before it is too.
+        self.sink.settle_order()?;
         self.sink.send(&record)?;
         Ok(self.sink.settle_order()?)
     }

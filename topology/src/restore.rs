@@ -168,7 +168,6 @@ impl Progress {
         records.sort_by(|a, b| a.0.cmp(b.0).then(a.1.cmp(&b.1)));
         let mut keys: Vec<&[u8]> = records.iter().map(|&(key, _)| key).collect();
         keys.dedup();
-        // One history made all of them, so of two values' marks one is nowhere below the other: comparing in order is enough.
         let mut kept = vec![Marks::default().0; keys.len()];
         backend.multi_get(&self.store, &keys, &mut |at, bytes| {
             kept[at] = bytes.and_then(|bytes| decode_marks(bytes).ok()).unwrap_or_default().0;
@@ -179,13 +178,15 @@ impl Progress {
             let run = rest.partition_point(|&(other, _)| other <= key);
             let mut winner = None;
             for &(key, at) in &rest[..run] {
-                let included = match fetched.get(at as usize).value {
-                    // A tombstone has no marks: it takes its place in the order of the log.
-                    None => highest,
-                    Some(bytes) => decode_marks(bytes).map_err(|why| self.unreadable(fetched, at, &why))?.0,
+                let Some(bytes) = fetched.get(at as usize).value else {
+                    // A tombstone has no marks and takes its place in the order of the log; the key's history begins anew behind it.
+                    (winner, highest) = (Some((key, at)), Marks::default().0);
+                    continue;
                 };
-                if included >= highest {
-                    highest = included;
+                let included = decode_marks(bytes).map_err(|why| self.unreadable(fetched, at, &why))?.0;
+                // What began anew within one commit includes less of one input than before, but more of another.
+                if included == highest || included.iter().zip(&highest).any(|(next, before)| next > before) {
+                    highest = std::array::from_fn(|input| highest[input].max(included[input]));
                     winner = Some((key, at));
                 }
             }
@@ -199,7 +200,7 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use state::memory::MemoryBackend;
-    use state::store::{Marks, encode_kept};
+    use state::store::{Marks, decode_kept, encode_kept};
 
     use super::*;
     use crate::record::TopicId;
@@ -231,6 +232,51 @@ mod tests {
         assert_eq!(pace(50, 100, 10_000), (5, Some(20)));
         assert_eq!(pace(1_000_000, 1, 1_000), (1_000_000, Some(1)), "never none while something remains");
         assert_eq!(pace(7, 0, 0), (7_000, Some(0)));
+    }
+
+    #[test]
+    fn without_transactions_the_newest_by_marks_wins_also_behind_a_tombstone() {
+        let (store, changelog) =
+            (StorePartition { store: "s".into(), partition: 0 }, TopicPartition { topic: TopicId(0), partition: 0 });
+        // By record: its marks, none for a tombstone; and the one that is kept.
+        type Case<'c> = (&'c [Option<[u64; 4]>], Option<usize>);
+        let cases: [Case<'_>; 6] = [
+            (&[Some([5, 0, 0, 0]), Some([3, 0, 0, 0])], Some(0)),
+            (&[Some([5, 0, 0, 0]), None], None),
+            // A reset of what was erased before includes nothing of the lead input, and is newer all the same.
+            (&[Some([5, 1, 0, 0]), None, Some([0, 3, 0, 0])], Some(2)),
+            // The same without a tombstone, where both fell into one commit.
+            (&[Some([5, 1, 0, 0]), Some([0, 3, 0, 0])], Some(1)),
+            (&[Some([5, 1, 0, 0]), Some([0, 3, 0, 0]), Some([5, 1, 0, 0])], Some(1)),
+            // Replayed from before the erasure: the second time it has not come as far yet.
+            (&[Some([5, 1, 0, 0]), None, Some([9, 0, 0, 0]), None, Some([7, 0, 0, 0])], Some(4)),
+        ];
+        for (records, kept) in cases {
+            let backend = MemoryBackend::new();
+            backend.open(&store).expect("opened");
+            let mut fetched = Fetched::default();
+            for (at, marks) in records.iter().enumerate() {
+                let mut value = Vec::new();
+                encode_kept(&Marks(marks.unwrap_or_default()), &(at as u64), &mut value);
+                fetched.push(changelog, at as u64, 0, Some(b"a"), marks.map(|_| value.as_slice()), std::iter::empty());
+            }
+            let (lead, store_of, positions) = ("lead".to_owned(), store.clone(), Positions::default());
+            let mut progress = Progress {
+                store: store_of,
+                changelog,
+                until: 9,
+                from: 0,
+                position: 0,
+                applied: 0,
+                lead,
+                lead_mark: 0,
+                positions,
+            };
+            let order: Vec<u32> = (0..records.len() as u32).collect();
+            progress.apply(&backend, &fetched, &order, 9, false, &mut WriteSet::default()).expect("applied");
+            let value = backend.get(&store, b"a").expect("there").map(|bytes| decode_kept::<u64>(&bytes).expect("kept").1);
+            assert_eq!(value, kept.map(|at| at as u64), "{records:?}");
+        }
     }
 
     #[test]

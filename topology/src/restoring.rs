@@ -6,7 +6,7 @@ use std::time::Duration;
 use state::backend::Positions;
 use tracing::{info, warn};
 
-use crate::broker::{Broker, BrokerError, Member, Reaction, Reader};
+use crate::broker::{Bounds, Broker, BrokerError, Member, Reaction, Reader};
 use crate::decision::Decision;
 use crate::metrics::Metrics;
 use crate::processor::ProcessError;
@@ -28,6 +28,8 @@ const COMMITTED_WAIT: Duration = Duration::from_millis(1000);
 /// The same at first while tasks run. It doubles with each time in vain, and running tasks have four times as long to themselves before
 /// the next: an answer that waits for a dead owner's transaction keeps them from a fifth of their time at most.
 pub(crate) const COMMITTED_WAIT_RUNNING: Duration = Duration::from_millis(50);
+/// What a restore was planned on is asked again before it counts, if it is older than this: far less than any session timeout.
+const FACTS_FRESH_US: u64 = 1_000_000;
 
 impl<B: Broker> Worker<B> {
     /// Restores a bite; true where that brought it further.
@@ -92,6 +94,7 @@ impl<B: Broker> Worker<B> {
         let member = self.member.as_mut().expect("invariant: tasks belong to a member");
         let task = self.tasks.get_mut(&id).expect("invariant: listed by the caller");
         let froms: Vec<TopicPartition> = task.inputs.iter().map(|input| input.from).collect();
+        task.planned_at_us = self.clock.monotonic_us();
         // First the committed offsets: the answer waits for a dead owner's transaction to end. Then the changelog's end.
         let committed = member.committed(&froms, wait)?;
         let topics = self.shared.topology.topics();
@@ -197,8 +200,9 @@ impl<B: Broker> Worker<B> {
             }
             if let Some((from, until, found)) = &mut task.decisions {
                 for &at in places(*from) {
-                    let value = fetched.get(at as usize).value.unwrap_or_default();
-                    found.extend(Decision::decode(value).ok());
+                    let record = fetched.get(at as usize);
+                    let decision = Decision::decode(record.value.unwrap_or_default()).ok();
+                    found.extend(decision.map(|decision| Decision { clears: record.key.map(Into::into), ..decision }));
                 }
                 if reader.position(*from).is_some_and(|position| position >= *until) {
                     *until = 0;
@@ -214,10 +218,14 @@ impl<B: Broker> Worker<B> {
     /// Everything is read: checks where input goes on, writes the positions, starts the inputs.
     fn finish_restore(&mut self, id: TaskId) -> Result<(), ProcessError> {
         let now_ms = self.clock.now_ms();
-        if !self.tasks[&id].restored() || self.is_overtaken(id)? {
+        if !self.tasks[&id].restored() {
             return Ok(());
         }
-        if self.place_inputs(id)? {
+        let bounds = self.input_bounds(id)?;
+        if self.is_overtaken(id)? {
+            return Ok(());
+        }
+        if self.place_inputs(id, &bounds)? {
             // A failure on the way voids the transaction, as in processing.
             self.working = true;
             self.empty_stores(id)?;
@@ -241,11 +249,11 @@ impl<B: Broker> Worker<B> {
         if !self.set.is_empty() {
             self.shared.backend.write(&self.set)?;
         }
+        task.stores.iter_mut().for_each(|store| store.reset());
         if let Some((from, _, found)) = task.decisions.take() {
             reader.unassign(from)?;
             task.remember(&found, &self.shared.topology);
         }
-        task.stores.iter_mut().for_each(|store| store.reset());
         // At-least-once: state comes into the log before the offsets that it includes. Without a first commit, a crash in between would
         // look as if the group's offsets had been lost.
         let unset = task.inputs.iter().zip(&task.committed).filter(|(_, committed)| committed.is_none());
@@ -266,13 +274,21 @@ impl<B: Broker> Worker<B> {
         Ok(())
     }
 
+    fn input_bounds(&mut self, id: TaskId) -> Result<Vec<Bounds>, ProcessError> {
+        let member = self.member.as_mut().expect("invariant: tasks belong to a member");
+        self.tasks[&id].inputs.iter().map(|input| Ok(member.bounds(input.from)?)).collect()
+    }
+
     /// The changelog includes more than the group had committed when it was asked. Where it has committed more by now, another member
     /// went on with the task between that question and the changelog's end: the group took it from us, and we have yet to hear of it. Then
-    /// the restore begins anew (and ends with the news); otherwise the offsets were set back, which is not ours to mend.
+    /// the restore begins anew (and ends with the news); otherwise the offsets were set back, which is not ours to mend. Old facts are asked again
+    /// in any case: one who was frozen meanwhile must not show an older view than was shown.
     fn is_overtaken(&mut self, id: TaskId) -> Result<bool, ProcessError> {
         let member = self.member.as_mut().expect("invariant: tasks belong to a member");
         let task = self.tasks.get_mut(&id).expect("invariant: listed by the caller");
-        if lead_included(task, self.config.exactly_once) <= task.committed[0].unwrap_or(0) {
+        let age_us = self.clock.monotonic_us().saturating_sub(task.planned_at_us);
+        let ahead = lead_included(task, self.config.exactly_once) > task.committed[0].unwrap_or(0);
+        if !ahead && age_us < FACTS_FRESH_US {
             return Ok(false);
         }
         let froms: Vec<TopicPartition> = task.inputs.iter().map(|input| input.from).collect();
@@ -285,11 +301,10 @@ impl<B: Broker> Worker<B> {
     }
 
     /// Decides where each input goes on, or that it may not; true where the state is to be emptied first.
-    fn place_inputs(&mut self, id: TaskId) -> Result<bool, ProcessError> {
+    fn place_inputs(&mut self, id: TaskId, bounds: &[Bounds]) -> Result<bool, ProcessError> {
         let start_from = self.config.start_from;
         let exactly_once = self.config.exactly_once;
         let topics = self.shared.topology.topics().clone();
-        let member = self.member.as_mut().expect("invariant: tasks belong to a member");
         let task = self.tasks.get_mut(&id).expect("invariant: listed by the caller");
         let lead_mark = lead_included(task, exactly_once);
         let stateful = lead_mark > 0 && task.restores.iter().any(|progress| progress.until > 0);
@@ -299,7 +314,7 @@ impl<B: Broker> Worker<B> {
         }
         for at in 0..task.inputs.len() {
             let from = task.inputs[at].from;
-            let bounds = member.bounds(from)?;
+            let bounds = bounds[at];
             if at == 0 {
                 task.replay_until = if exactly_once { 0 } else { bounds.end };
             }

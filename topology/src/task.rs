@@ -74,6 +74,8 @@ pub(crate) struct Task {
     pub(crate) restores: Vec<Progress>,
     /// True once the current restore's facts are read: `restores`, `decisions` and `committed` then tell what is to be done.
     pub(crate) planned: bool,
+    /// When those facts were asked for, on the monotonic clock.
+    pub(crate) planned_at_us: u64,
     /// The decisions topic's partition, the offset up to which it is to be read (0 once it was), and what was found.
     pub(crate) decisions: Option<(TopicPartition, u64, Vec<Decision>)>,
     /// When that was.
@@ -113,6 +115,7 @@ impl Task {
             restores: Vec::new(),
             planned: false,
             restoring_since_ms: 0,
+            planned_at_us: 0,
             decisions: None,
             committed: Vec::new(),
             decided: VecDeque::new(),
@@ -290,8 +293,14 @@ impl Task {
             let (Some(topic), Some(offset)) = (&decision.topic, decision.offset) else { continue };
             let Some(input) = topology.topics().find(topic).and_then(|topic| sub.input_number(topic)) else { continue };
             let decided = Decided { after: decision.after, input, offset };
-            if offset >= self.inputs[usize::from(input)].committed && !self.decided.contains(&decided) {
+            if offset < self.inputs[usize::from(input)].committed {
+                continue;
+            }
+            if !self.decided.contains(&decided) {
                 self.decided.push_back(decided);
+            }
+            if let Some(key) = &decision.clears {
+                self.stores.iter_mut().for_each(|store| store.cleared(key, decision.after));
             }
         }
         self.decided.make_contiguous().sort_by_key(|decided| (decided.after, decided.offset));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::cluster::{Cluster, Request, stop};
 use super::faults::{Fault, FaultHook, Faults, Op, OpContext, injected};
 use crate::broker::{BrokerError, Result};
-use crate::record::Topics;
+use crate::record::{TopicPartition, Topics};
 
 /// What all handles of one simulated broker share. The hook runs while neither lock is held, so it may look at the broker.
 pub(super) struct Shared {
@@ -29,14 +29,14 @@ impl Shared {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fault(&self, op: Op, instance: &str) -> Fault {
+    fn fault(&self, op: Op, instance: &str, to: Option<TopicPartition>) -> Fault {
         let mut faults = self.faults();
         let nth = faults.next_call(op);
         let Some(hook) = faults.hook.take() else { return Fault::None };
         drop(faults);
         let mut hook: FaultHook = hook;
         let now_ms = self.cluster().now_ms;
-        let fault = hook(&OpContext { op, instance, now_ms, nth });
+        let fault = hook(&OpContext { op, instance, now_ms, nth, to });
         let mut faults = self.faults();
         faults.count(op, fault);
         // Unless the hook has set another one meanwhile.
@@ -115,7 +115,13 @@ impl Caller {
     /// What the simulation wants to go wrong with a call, for those that are not simply a request and its answer.
     pub fn ask(&mut self, op: Op) -> Result<Fault> {
         self.check_alive()?;
-        Ok(self.shared.fault(op, &self.instance))
+        Ok(self.shared.fault(op, &self.instance, None))
+    }
+
+    /// As [`Self::ask`], for a record on its way.
+    pub fn ask_to_send(&mut self, op: Op, to: TopicPartition) -> Result<Fault> {
+        self.check_alive()?;
+        Ok(self.shared.fault(op, &self.instance, Some(to)))
     }
 
     pub fn crash(&mut self) -> BrokerError {

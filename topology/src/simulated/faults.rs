@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::broker::{BrokerError, Reaction};
+use crate::record::TopicPartition;
 
 /// A call that can fail, in the order of a worker's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,6 +100,8 @@ pub struct OpContext<'a> {
     pub now_ms: u64,
     /// How many calls of this kind were made before, by anyone.
     pub nth: u64,
+    /// Where to, for records that are sent.
+    pub to: Option<TopicPartition>,
 }
 
 /// What goes wrong with a call.

@@ -66,6 +66,35 @@ impl SimBroker {
         records
     }
 
+    /// The committed records of a partition from an offset on, and where to go on: what a reader would get now.
+    #[must_use]
+    pub fn committed_from(&self, partition: TopicPartition, from: u64) -> (Vec<StoredRecord>, u64) {
+        let mut records = Vec::new();
+        let cluster = self.shared().cluster();
+        let next = cluster
+            .log(partition)
+            .map(|log| log.read(from, usize::MAX, |offset, payload| records.push(stored(partition, offset, payload))));
+        (records, next.unwrap_or(from))
+    }
+
+    /// The records of a partition from an offset on whose commit is decided, whether or not a reader gets them now: their markers may be
+    /// slow, or another transaction may be open in front of them.
+    #[must_use]
+    pub fn decided_from(&self, partition: TopicPartition, from: u64) -> Vec<StoredRecord> {
+        let cluster = self.shared().cluster();
+        let producers = cluster.transactions.committing(partition);
+        let record = |entry: &Entry| match &entry.body {
+            Body::Record(payload, Fate::Committed) => Some(stored(partition, entry.offset, payload)),
+            Body::Record(payload, Fate::Open) if entry.producer.is_some_and(|by| producers.contains(&by)) => {
+                Some(stored(partition, entry.offset, payload))
+            }
+            _ => None,
+        };
+        let log = cluster.log(partition).ok();
+        let entries = log.iter().flat_map(|log| log.entries()).skip_while(|entry| entry.offset < from);
+        entries.filter_map(record).collect()
+    }
+
     /// Every entry of a partition: open and aborted records and markers as well.
     #[must_use]
     pub fn entries(&self, partition: TopicPartition) -> Vec<StoredEntry> {

@@ -60,7 +60,7 @@ impl Producer {
 
     /// Sends a record. Errors of its delivery are the next flush's; only a crash is told at once.
     pub fn send(&mut self, caller: &mut Caller, op: Op, record: &Outgoing<'_>) -> Result<()> {
-        let fault = caller.ask(op)?;
+        let fault = caller.ask_to_send(op, record.to)?;
         let mut cluster = caller.shared.cluster();
         if let Err(error) = self.add(&mut cluster, record.to) {
             self.fail(error);

@@ -89,6 +89,12 @@ impl Transactions {
         self.identities.iter().filter_map(open).collect()
     }
 
+    /// Producers whose transactions in this partition are decided to commit, and whose markers are still under way.
+    pub fn committing(&self, partition: TopicPartition) -> BTreeSet<ProducerId> {
+        let commits = |identity: &&Identity| matches!(&identity.state, State::Decided { commit: true, scope, .. } if scope.partitions.contains(&partition));
+        self.identities.values().filter(commits).map(|identity| identity.producer).collect()
+    }
+
     pub fn epoch(&self, id: &str) -> Option<u32> {
         self.identities.get(id).map(|identity| identity.epoch)
     }

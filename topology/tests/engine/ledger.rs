@@ -44,7 +44,7 @@ impl Processor for Ledger {
                 if context.store::<Balance>(BALANCES).includes(key, mark) {
                     continue;
                 }
-                context.decide(text, None, Some(&record), record.timestamp)?;
+                context.decide(text, None, Some(&record), Some(key), record.timestamp)?;
                 let store = context.store::<Balance>(BALANCES);
                 if text == "erase" {
                     store.remove(key, mark);

@@ -4,7 +4,6 @@
 mod dead_letters;
 mod faults;
 mod ledger;
-mod once;
 mod positions;
 mod punctuation;
 mod replay;

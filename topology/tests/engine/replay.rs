@@ -85,6 +85,51 @@ fn a_first_life_that_ends_before_its_first_offsets_is_no_riddle() {
 }
 
 #[test]
+fn what_was_said_before_a_replayed_erasure_is_not_said_otherwise() {
+    for wipe in [false, true] {
+        let mut driver = driver();
+        for _ in 0..3 {
+            pipe(&mut driver, "events", "a", "7");
+        }
+        driver.run().expect("runs");
+        pipe(&mut driver, "events", "a", "7");
+        pipe(&mut driver, "events", "b", "7");
+        pipe(&mut driver, "orders", "a", "erase");
+        // The tombstone is in the log, the offsets are not: the account that the event met is nowhere any more.
+        die_at(&mut driver, Op::CommitOffsets, 0, false);
+        driver.crash(wipe);
+        pipe(&mut driver, "events", "a", "7");
+        driver.run().expect("runs again");
+        check(&driver, 1, false);
+    }
+}
+
+#[test]
+fn a_decision_in_the_log_comes_behind_what_was_said_before_it() {
+    let mut driver = driver();
+    driver.run().expect("runs");
+    pipe(&mut driver, "events", "a", "7");
+    pipe(&mut driver, "orders", "a", "erase");
+    let (mut sent, mut decided) = (false, false);
+    let decisions = ledger::topic("ledger-decisions");
+    driver.sim.set_faults(move |call| match call.op {
+        // What is said of the event waits in the producer; the decision goes to the log at once; then the producer dies.
+        Op::Send if !std::mem::replace(&mut sent, true) => Fault::LostRequest,
+        Op::Send => {
+            decided |= call.to.is_some_and(|to| to.topic == decisions);
+            Fault::None
+        }
+        Op::Flush if decided => Fault::Crash { done: false },
+        _ => Fault::None,
+    });
+    assert!(driver.run().is_err(), "it must die");
+    driver.sim.clear_faults();
+    driver.crash(false);
+    driver.run().expect("runs again");
+    check(&driver, 1, false);
+}
+
+#[test]
 fn a_replayed_erasure_leaves_nothing() {
     let mut driver = driver();
     for _ in 0..3 {
