@@ -169,7 +169,7 @@ impl Outcomes {
                 Expected::Verdict(before) => {
                     for said in self.verdicts(offset) {
                         let parsed: Value = serde_json::from_slice(said).map_err(|why| format!("verdict {offset}: {why}"))?;
-                        let model = scorers().iter().find(|model| parsed["model_id"] == Value::from(model.id.as_str()));
+                        let model = scorers().iter().find(|model| parsed["model_id"] == model.id.as_str());
                         let (want, _) = verdict_of(record, before, model.map(AsRef::as_ref));
                         same_text(said, &want, offset)?;
                     }

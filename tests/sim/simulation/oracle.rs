@@ -21,7 +21,7 @@ const THRESHOLD: f64 = 0.5;
 /// What must come of one payment's record.
 pub enum Expected {
     /// The profile that it meets.
-    Verdict(Profile),
+    Verdict(Box<Profile>),
     /// The cause.
     DeadLetter(&'static str),
 }
@@ -152,7 +152,7 @@ impl Story {
                     marks.0[0] = record.offset + 1;
                     profile.update(payment.amount, payment.event_time, &payment.merchant);
                     self.keep(key, with_history);
-                    Expected::Verdict(before)
+                    Expected::Verdict(Box::new(before))
                 }
             },
         };
