@@ -6,6 +6,9 @@
 //! something else makes the group rebalance. No client of the classic protocol notices. So a member that has joined looks at the
 //! whole group until it has once seen every partition owned; where one is not, twice in the same picture, it leaves for good and
 //! joins anew, which makes the group assign everything.
+//!
+//! A partition that is only slow to be handed over is not nobody's: the member that gives it up said that it owned it when it
+//! joined last, and will join again. One that came back under its identity said that it owns nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,8 +27,8 @@ const FAILURES: u32 = 3;
 /// Waits between looks double with each time that joining anew did not help, up to 1 s << 5.
 const DOUBLINGS: u32 = 5;
 
-/// What each member was assigned, as its bytes on the wire.
-type Picture = BTreeMap<String, Vec<u8>>;
+/// What each member said when it joined last and what it was assigned then, as bytes on the wire.
+type Picture = BTreeMap<String, (Vec<u8>, Vec<u8>)>;
 
 /// What a member that has joined does about partitions that nobody owns.
 pub(super) enum Watch {
@@ -108,18 +111,19 @@ impl Looks {
 fn describe<C: Consumer<X>, X: rdkafka::consumer::ConsumerContext>(group: &C, name: &str) -> Result<Option<Picture>, KafkaError> {
     let answer = group.fetch_group_list(Some(name), PATIENCE)?;
     Ok(answer.groups().iter().find(|found| found.name() == name && found.state() == "Stable").map(|found| {
-        let assigned = |member: &rdkafka::groups::GroupMemberInfo| member.assignment().unwrap_or_default().to_vec();
-        found.members().iter().map(|member| (member.id().to_owned(), assigned(member))).collect()
+        let bytes = |bytes: Option<&[u8]>| bytes.unwrap_or_default().to_vec();
+        let of = |member: &rdkafka::groups::GroupMemberInfo| (bytes(member.metadata()), bytes(member.assignment()));
+        found.members().iter().map(|member| (member.id().to_owned(), of(member))).collect()
     }))
 }
 
 fn judge(picture: Picture, leads: &[(String, u32)]) -> Found {
     let mut missing: BTreeSet<(&str, i32)> =
         leads.iter().flat_map(|(topic, count)| (0..*count as i32).map(move |partition| (topic.as_str(), partition))).collect();
-    for bytes in picture.values() {
-        let Some(assigned) = decode(bytes) else { return Found::Unsettled };
-        for (topic, partition) in assigned {
-            missing.remove(&(topic, partition));
+    for (joined, assigned) in picture.values() {
+        let (Some(owned), Some(assigned)) = (owned_at_join(joined), assigned_by(assigned)) else { return Found::Unsettled };
+        for partition in owned.into_iter().chain(assigned) {
+            missing.remove(&partition);
         }
     }
     let count = missing.len();
@@ -128,28 +132,60 @@ fn judge(picture: Picture, leads: &[(String, u32)]) -> Found {
 
 /// Reads `ConsumerProtocolAssignment` (version, then topics with their partitions; what follows is the assignor's own). None where
 /// it ends early; nothing at all is an assignment of nothing.
-fn decode(mut bytes: &[u8]) -> Option<Vec<(&str, i32)>> {
-    fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
-        let (head, rest) = bytes.split_at_checked(count)?;
-        *bytes = rest;
-        Some(head)
-    }
-    fn int(bytes: &mut &[u8]) -> Option<i32> {
-        take(bytes, 4)?.try_into().ok().map(i32::from_be_bytes)
-    }
+fn assigned_by(bytes: &[u8]) -> Option<Vec<(&str, i32)>> {
     if bytes.is_empty() {
         return Some(Vec::new());
     }
-    take(&mut bytes, 2)?;
-    let mut found = Vec::new();
-    for _ in 0..int(&mut bytes)? {
-        let length = take(&mut bytes, 2)?.try_into().ok().map(u16::from_be_bytes)?;
-        let topic = std::str::from_utf8(take(&mut bytes, length.into())?).ok()?;
-        for _ in 0..int(&mut bytes)? {
-            found.push((topic, int(&mut bytes)?));
-        }
+    let mut wire = Wire(bytes);
+    wire.short()?;
+    wire.partitions()
+}
+
+/// Reads `ConsumerProtocolSubscription`: version, topics, the assignor's own bytes, and from version 1 on the partitions owned.
+fn owned_at_join(bytes: &[u8]) -> Option<Vec<(&str, i32)>> {
+    let mut wire = Wire(bytes);
+    let version = wire.short()?;
+    for _ in 0..wire.int()? {
+        wire.text()?;
     }
-    Some(found)
+    let own = wire.int()?;
+    wire.take(own.max(0) as usize)?;
+    if version < 1 { Some(Vec::new()) } else { wire.partitions() }
+}
+
+/// What is left to read of a structure of the protocol.
+struct Wire<'a>(&'a [u8]);
+
+impl<'a> Wire<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    fn short(&mut self) -> Option<i16> {
+        self.take(2)?.try_into().ok().map(i16::from_be_bytes)
+    }
+
+    fn int(&mut self) -> Option<i32> {
+        self.take(4)?.try_into().ok().map(i32::from_be_bytes)
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let length = usize::try_from(self.short()?).ok()?;
+        std::str::from_utf8(self.take(length)?).ok()
+    }
+
+    fn partitions(&mut self) -> Option<Vec<(&'a str, i32)>> {
+        let mut found = Vec::new();
+        for _ in 0..self.int()? {
+            let topic = self.text()?;
+            for _ in 0..self.int()? {
+                found.push((topic, self.int()?));
+            }
+        }
+        Some(found)
+    }
 }
 
 #[cfg(test)]
@@ -157,6 +193,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Of a member that joined while it owned nothing.
+    const JOINED: [u8; 14] = [0, 1, 0, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0];
 
     fn encode(assigned: &[(&str, &[i32])]) -> Vec<u8> {
         let mut bytes = vec![0, 1];
@@ -172,7 +211,7 @@ mod tests {
     }
 
     fn picture(members: &[&[(&str, &[i32])]]) -> Picture {
-        members.iter().enumerate().map(|(at, assigned)| (at.to_string(), encode(assigned))).collect()
+        members.iter().enumerate().map(|(at, assigned)| (at.to_string(), (JOINED.to_vec(), encode(assigned)))).collect()
     }
 
     fn orphans(members: &[&[(&str, &[i32])]]) -> Found {
@@ -184,6 +223,15 @@ mod tests {
         assert_eq!(orphans(&[&[("a", &[0, 2]), ("b", &[0])], &[("a", &[1])]]), Found::Whole);
         assert_eq!(orphans(&[&[("a", &[0, 2])], &[]]), Found::Orphans(picture(&[&[("a", &[0, 2])], &[]]), 2));
         assert!(matches!(orphans(&[&[]]), Found::Orphans(_, 4)));
+    }
+
+    #[test]
+    fn what_is_being_handed_over_is_not_nobodys() {
+        // It said at its last join that it owns partitions 0 to 2 of a, and was left 0.
+        let joined = [&JOINED[..10], &encode(&[("a", &[0, 1, 2]), ("b", &[0])])[2..]].concat();
+        let mut picture = picture(&[&[("a", &[0])], &[]]);
+        picture.get_mut("0").expect("a member").0 = joined;
+        assert_eq!(judge(picture, &[("a".to_owned(), 3), ("b".to_owned(), 1)]), Found::Whole);
     }
 
     #[test]
@@ -201,7 +249,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_the_broker_says_is_bounded(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            if let Some(found) = decode(&bytes) {
+            for found in [assigned_by(&bytes), owned_at_join(&bytes)].into_iter().flatten() {
                 prop_assert!(found.len() * 4 <= bytes.len());
             }
         }
@@ -209,8 +257,8 @@ mod tests {
         #[test]
         fn a_cut_assignment_is_not_taken_for_a_smaller_one(partitions in proptest::collection::vec(0..100, 1..9), cut in 1_usize..9) {
             let whole = encode(&[("topic", &partitions)]);
-            prop_assert_eq!(decode(&whole), Some(partitions.iter().map(|p| ("topic", *p)).collect::<Vec<_>>()));
-            prop_assert_eq!(decode(&whole[..whole.len() - 4 - cut]), None);
+            prop_assert_eq!(assigned_by(&whole), Some(partitions.iter().map(|p| ("topic", *p)).collect::<Vec<_>>()));
+            prop_assert_eq!(assigned_by(&whole[..whole.len() - 4 - cut]), None);
         }
     }
 }
