@@ -65,6 +65,8 @@ fn undecided_offsets_are_not_answered<H: Harness>(harness: &mut H) {
     }
     patiently(harness, "reopen", || member.reopen());
     assert_eq!(committed(harness, &mut second, input), Some(1), "the new epoch ended the transaction and its offsets");
+    harness.deliver_lost_end(&stage.broker);
+    assert_eq!(committed(harness, &mut second, input), Some(1), "the lost commit comes too late");
     transact(harness, &mut member, out, &["second"]);
     assert_eq!(texts(&stage.read_all(harness, out)), ["first", "second"]);
 }
