@@ -221,7 +221,9 @@ impl Scene {
     pub fn start_with(&self, state: &str, settings: &[(&str, &str)]) -> Service {
         let mut command = self.command(state, &["run"]);
         command.envs(settings.iter().copied());
-        let log = self.path(&format!("{state}-{}.log", self.started.fetch_add(1, Ordering::Relaxed)));
+        // Beside the state folders, never on a disk that a test fills.
+        let (name, number) = (state.replace('/', "-"), self.started.fetch_add(1, Ordering::Relaxed));
+        let log = self.path(&format!("{name}-{number}.log"));
         Service::spawn(&mut command, log)
     }
 
