@@ -6,7 +6,7 @@
 //! way joins again ([`crate::broker::Reaction::Fenced`]). An owner that handed its partition over has committed before and left nothing, so
 //! only those are looked at that never said that they gave it up, and of these
 //! - the silent ones at once,
-//! - all others once the restore has stood still for [`GRACE_US`]: a zombie that does not know yet.
+//! - all others once the restore has stood still for `GRACE_US`: a zombie that does not know yet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

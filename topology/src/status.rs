@@ -68,7 +68,7 @@ pub struct CopyStatus {
 /// All tasks of an instance, and the copies that it keeps of others'.
 ///
 /// A partition's store has one writer (I1): its task where the instance runs it, else the standby. A task that opens waits for a
-/// write of its copy that is under way, and [`Tasks::write_copy`] refuses once there is a task.
+/// write of its copy that is under way, and `Tasks::write_copy` refuses once there is a task.
 #[derive(Debug, Default)]
 pub struct Tasks {
     tasks: Mutex<BTreeMap<TaskId, TaskStatus>>,
