@@ -47,6 +47,10 @@ impl<B: Broker> Worker<B> {
         self.end_predecessors(&ids);
         let before = self.restore_stage();
         let planned = self.plan_restores(&ids);
+        // What the disk says stops the worker (I7): no later trouble with the broker may take its place.
+        if let Err(ProcessError::Backend(_)) = planned {
+            return planned.map(|()| false);
+        }
         self.read_changelogs(&ids)?;
         for id in ids {
             let done = self.tasks.get(&id).is_some_and(|task| task.restores.iter().all(Progress::done));
