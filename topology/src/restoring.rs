@@ -7,7 +7,7 @@ use state::backend::Positions;
 use tracing::{info, warn};
 
 use crate::broker::{Bounds, Broker, BrokerError, Member, Reaction, Reader};
-use crate::decision::Decision;
+use crate::decision::{Decision, EMPTIED};
 use crate::metrics::Metrics;
 use crate::processor::ProcessError;
 use crate::record::{Fetched, TopicPartition};
@@ -205,8 +205,11 @@ impl<B: Broker> Worker<B> {
             if let Some((from, until, found)) = &mut task.decisions {
                 for &at in places(*from) {
                     let record = fetched.get(at as usize);
-                    let decision = Decision::decode(record.value.unwrap_or_default()).ok();
-                    found.extend(decision.map(|decision| Decision { clears: record.key.map(Into::into), ..decision }));
+                    let Ok(decision) = Decision::decode(record.value.unwrap_or_default()) else { continue };
+                    if decision.kind == EMPTIED {
+                        found.clear();
+                    }
+                    found.push(Decision { clears: record.key.map(Into::into), ..decision });
                 }
                 if reader.position(*from).is_some_and(|position| position >= *until) {
                     *until = 0;
@@ -234,6 +237,8 @@ impl<B: Broker> Worker<B> {
             self.working = true;
             self.empty_stores(id)?;
             self.working = false;
+            let decisions = &mut self.tasks.get_mut(&id).expect("invariant: listed by the caller").decisions;
+            decisions.iter_mut().for_each(|(_, _, found)| found.clear());
         }
         let topics = self.shared.topology.topics().clone();
         let reader = self.reader.as_mut().expect("invariant: made before reading");
