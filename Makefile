@@ -20,7 +20,7 @@ build: ## installs what is missing, then builds (the first time 25 minutes on 2 
 test: ## all tests, against a real Kafka, and all lints (TEST=name: only tests whose name contains it, no lints)
 	@scripts/test.sh $(TEST)
 
-sim: ## the simulation (SEEDS=10000 lives; SEED=n repeats one, step by step; BUG=name plants one of tests/sim/planted)
+sim: ## the simulation (SEEDS=10000 lives; SEED=n repeats one, step by step; BUG=name plants those of tests/sim/planted, BUG=all each)
 	@scripts/sim.sh
 
 conformance: ## the suite that every broker, backend and tier must pass

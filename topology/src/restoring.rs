@@ -7,7 +7,7 @@ use state::backend::Positions;
 use tracing::{info, warn};
 
 use crate::broker::{Bounds, Broker, BrokerError, Member, Reaction, Reader};
-use crate::decision::Decision;
+use crate::decision::{Decision, EMPTIED};
 use crate::metrics::Metrics;
 use crate::processor::ProcessError;
 use crate::record::{Fetched, TopicPartition};
@@ -47,6 +47,10 @@ impl<B: Broker> Worker<B> {
         self.end_predecessors(&ids);
         let before = self.restore_stage();
         let planned = self.plan_restores(&ids);
+        // What the disk says stops the worker (I7): no later trouble with the broker may take its place.
+        if let Err(ProcessError::Backend(_)) = planned {
+            return planned.map(|()| false);
+        }
         self.read_changelogs(&ids)?;
         for id in ids {
             let done = self.tasks.get(&id).is_some_and(|task| task.restores.iter().all(Progress::done));
@@ -201,8 +205,11 @@ impl<B: Broker> Worker<B> {
             if let Some((from, until, found)) = &mut task.decisions {
                 for &at in places(*from) {
                     let record = fetched.get(at as usize);
-                    let decision = Decision::decode(record.value.unwrap_or_default()).ok();
-                    found.extend(decision.map(|decision| Decision { clears: record.key.map(Into::into), ..decision }));
+                    let Ok(decision) = Decision::decode(record.value.unwrap_or_default()) else { continue };
+                    if decision.kind == EMPTIED {
+                        found.clear();
+                    }
+                    found.push(Decision { clears: record.key.map(Into::into), ..decision });
                 }
                 if reader.position(*from).is_some_and(|position| position >= *until) {
                     *until = 0;
@@ -230,6 +237,8 @@ impl<B: Broker> Worker<B> {
             self.working = true;
             self.empty_stores(id)?;
             self.working = false;
+            let decisions = &mut self.tasks.get_mut(&id).expect("invariant: listed by the caller").decisions;
+            decisions.iter_mut().for_each(|(_, _, found)| found.clear());
         }
         let topics = self.shared.topology.topics().clone();
         let reader = self.reader.as_mut().expect("invariant: made before reading");

@@ -292,15 +292,14 @@ impl Task {
         for decision in decisions {
             let (Some(topic), Some(offset)) = (&decision.topic, decision.offset) else { continue };
             let Some(input) = topology.topics().find(topic).and_then(|topic| sub.input_number(topic)) else { continue };
-            let decided = Decided { after: decision.after, input, offset };
-            if offset < self.inputs[usize::from(input)].committed {
-                continue;
-            }
-            if !self.decided.contains(&decided) {
-                self.decided.push_back(decided);
-            }
-            if let Some(key) = &decision.clears {
+            // The lead can be replayed from below a decision whose own record is committed: a late commit of offsets sets back only
+            // the inputs that it names.
+            if let Some(key) = decision.clears.as_ref().filter(|_| decision.after > self.inputs[0].next) {
                 self.stores.iter_mut().for_each(|store| store.cleared(key, decision.after));
+            }
+            let decided = Decided { after: decision.after, input, offset };
+            if offset >= self.inputs[usize::from(input)].committed && !self.decided.contains(&decided) {
+                self.decided.push_back(decided);
             }
         }
         self.decided.make_contiguous().sort_by_key(|decided| (decided.after, decided.offset));

@@ -204,6 +204,25 @@ fn asked_for_the_earliest_it_empties_the_state_and_begins_anew() {
 }
 
 #[test]
+fn what_was_decided_before_a_new_beginning_is_void() {
+    for (exactly_once, wipe) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut driver = driver(StartFrom::Earliest, exactly_once);
+        some_events(&mut driver, 4);
+        driver.run().expect("runs");
+        pipe(&mut driver, "orders", "a", "erase");
+        pipe(&mut driver, "events", "a", "7");
+        driver.run().expect("runs");
+        let said = driver.read("balances").len();
+        driver.crash(wipe);
+        driver.sim.forget_offsets("ledger");
+        driver.run().expect("begins anew");
+        assert_eq!(driver.read("balances").len(), said, "every event is answered once more, exactly_once {exactly_once}");
+        driver.crash(wipe);
+        driver.run().expect("goes on");
+    }
+}
+
+#[test]
 fn no_state_and_no_offsets_is_a_beginning() {
     let mut driver = driver(StartFrom::Refuse, true);
     publish(&driver, 3);

@@ -1,6 +1,7 @@
 //! At-least-once: what an earlier life decided is replayed where it was written, and what it had not decided comes after.
 
 use topology::driver::{DriverOptions, TestDriver};
+use topology::record::TopicPartition;
 use topology::simulated::{Fault, Op};
 
 use crate::ledger::{self, Balance, check, pipe};
@@ -99,6 +100,35 @@ fn what_was_said_before_a_replayed_erasure_is_not_said_otherwise() {
         die_at(&mut driver, Op::CommitOffsets, 0, false);
         driver.crash(wipe);
         pipe(&mut driver, "events", "a", "7");
+        driver.run().expect("runs again");
+        check(&driver, 1, false);
+    }
+}
+
+#[test]
+fn late_offsets_behind_an_erasure_do_not_make_its_key_new() {
+    for wipe in [false, true] {
+        let mut driver = driver();
+        let mut late = true;
+        driver.run().expect("runs");
+        driver.sim.set_faults(move |call| {
+            let this = call.op == Op::CommitOffsets && std::mem::take(&mut late);
+            if this { Fault::Late(5_000) } else { Fault::None }
+        });
+        for _ in 0..2 {
+            for _ in 0..3 {
+                pipe(&mut driver, "events", "a", "7");
+            }
+            driver.run().expect("goes on, also without an answer");
+        }
+        pipe(&mut driver, "orders", "a", "erase");
+        driver.run().expect("runs");
+        let events = TopicPartition { topic: ledger::topic("events"), partition: 0 };
+        let committed = |driver: &TestDriver| driver.sim.group_offsets("ledger")[&events];
+        assert_eq!(committed(&driver), 6);
+        driver.sim.advance(5_000);
+        assert_eq!(committed(&driver), 3, "the late commit sets the events back, and not the order that came since");
+        driver.crash(wipe);
         driver.run().expect("runs again");
         check(&driver, 1, false);
     }
