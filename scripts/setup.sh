@@ -76,6 +76,7 @@ tools() {
 }
 
 setup_test() {
+  need patch have patch
   need default-jre-headless has_java
   need maven have mvn
   { install_missing && scripts/kafka.sh jars; } || echo "!! no Kafka: its tests will be skipped"

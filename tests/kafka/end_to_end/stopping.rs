@@ -4,6 +4,7 @@
 use super::feed::Feed;
 use super::ledger::{Ledger, faults, model};
 use super::scene::{PARTITIONS, Scene};
+use super::until;
 
 #[test]
 fn an_instance_that_is_told_to_stop_leaves_nothing_undone() {
@@ -18,7 +19,8 @@ fn an_instance_that_is_told_to_stop_leaves_nothing_undone() {
         let mut service = scene.start("a");
         assert_eq!(service.restored(PARTITIONS as usize), 0, "the store was left at its changelog's end");
         feed.get_or_insert_with(|| Feed::new(&scene, &ledger.payments)).reach(PAYMENTS * part / 3);
-        assert_eq!(service.get("/readyz").0, 200);
+        // The second worker may have joined late, and its share be on the way.
+        until("it is ready", || (service.get("/readyz").0 == 200).then_some(()));
         service.signal(signal);
         let (status, took) = service.end();
         assert!(status.success(), "after SIG{signal} it ended with {status}");
