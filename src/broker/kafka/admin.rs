@@ -63,6 +63,10 @@ impl Desk {
     /// Log start and high watermark.
     pub(super) fn bounds(&self, topic: &str, partition: u32) -> Result<Bounds> {
         let answer = self.client.fetch_watermarks(topic, partition as i32, self.config.request_timeout());
+        if answer.as_ref().is_err_and(|error| error.rdkafka_error_code() == Some(Code::UnknownPartition)) {
+            // A broker that is starting may name a topic without all of its partitions, and librdkafka keeps that for minutes.
+            drop(self.metadata(topic));
+        }
         let (start, end) = answer.map_err(|error| self.failed(&format!("asking for offsets of topic {topic}"), &error))?;
         Ok(Bounds { start: start as u64, end: end as u64 })
     }
