@@ -182,7 +182,9 @@ impl Hand<'_> {
     fn tick(&mut self) {
         for (instance, service) in self.instances.iter_mut().enumerate() {
             let Some(service) = service else { continue };
-            assert!(service.lives(), "instance {instance} ended by itself: {}", service.log().display());
+            if let Some(status) = service.ended() {
+                panic!("instance {instance} ended by itself ({status}): {}", service.log().display());
+            }
             let mut addresses = self.addresses.lock().unwrap();
             if addresses[instance].is_none() {
                 addresses[instance] = service.find_address();

@@ -65,7 +65,12 @@ impl Service {
     }
 
     pub fn lives(&mut self) -> bool {
-        self.child.try_wait().expect("its status").is_none()
+        self.ended().is_none()
+    }
+
+    /// How it ended, if it did; a signal's number is part of it.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("its status")
     }
 
     /// Where it serves HTTP.
