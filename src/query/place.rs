@@ -169,10 +169,9 @@ mod tests {
         Peer { instance: instance.to_owned(), endpoint: String::new(), active: Vec::new(), standby: Vec::new(), heard_ms: 0 }
     }
 
-    /// One case of the table: everything beside `change` is a request of consistency owner, nothing here, nobody known.
-    fn decided(change: impl Fn(&mut Facts<'_>)) -> Step {
-        let tried = BTreeSet::new();
-        let mut facts = Facts {
+    /// A request of consistency owner, nothing here, nobody known: what each case begins with.
+    fn nothing(tried: &BTreeSet<String>) -> Facts<'_> {
+        Facts {
             consistency: Consistency::Owner,
             min: 0,
             hop: false,
@@ -182,8 +181,14 @@ mod tests {
             owner: None,
             standbys: &[],
             owner_gave: None,
-            tried: &tried,
-        };
+            tried,
+        }
+    }
+
+    /// One case of the table: [`nothing`] but for `change`.
+    fn decided(change: impl Fn(&mut Facts<'_>)) -> Step {
+        let tried = BTreeSet::new();
+        let mut facts = nothing(&tried);
         change(&mut facts);
         next(&facts)
     }
@@ -211,18 +216,7 @@ mod tests {
         let owner = peer("other");
         let ask = |hop, time_left, owner_gave| {
             let tried = BTreeSet::new();
-            next(&Facts {
-                consistency: Consistency::Owner,
-                min: 9,
-                hop,
-                time_left,
-                me: ME,
-                here: Here::Nothing,
-                owner: Some(&owner),
-                standbys: &[],
-                owner_gave,
-                tried: &tried,
-            })
+            next(&Facts { min: 9, hop, time_left, owner: Some(&owner), owner_gave, ..nothing(&tried) })
         };
         assert_eq!(ask(false, true, None), Step::AskOwner(owner.clone()));
         assert_eq!(ask(true, true, None), Step::Refuse(Refusal::NotHere), "a request goes no further than once");
@@ -239,18 +233,7 @@ mod tests {
         assert_eq!(decided(|facts| facts.hop = true), Step::Refuse(Refusal::NotHere));
         let myself = peer(ME);
         let tried = BTreeSet::new();
-        let facts = Facts {
-            consistency: Consistency::Owner,
-            min: 0,
-            hop: false,
-            time_left: true,
-            me: ME,
-            here: Here::Nothing,
-            owner: Some(&myself),
-            standbys: &[],
-            owner_gave: None,
-            tried: &tried,
-        };
+        let facts = Facts { owner: Some(&myself), ..nothing(&tried) };
         assert_eq!(next(&facts), Step::Refuse(Refusal::Moving), "it never asks itself");
     }
 
@@ -259,18 +242,8 @@ mod tests {
         let owner = peer("before");
         let copies = [peer("copy")];
         let tried = BTreeSet::new();
-        let mut facts = Facts {
-            consistency: Consistency::Owner,
-            min: 0,
-            hop: false,
-            time_left: true,
-            me: ME,
-            here: Here::Restoring { remaining: 7 },
-            owner: Some(&owner),
-            standbys: &copies,
-            owner_gave: None,
-            tried: &tried,
-        };
+        let (here, owner) = (Here::Restoring { remaining: 7 }, Some(&owner));
+        let mut facts = Facts { here, owner, standbys: &copies, ..nothing(&tried) };
         assert_eq!(next(&facts), Step::Refuse(Refusal::Restoring { remaining: 7 }));
         facts.consistency = Consistency::Any;
         assert_eq!(next(&facts), Step::AskStandby(copies[0].clone()));
@@ -287,14 +260,11 @@ mod tests {
         let facts = |owner_gave, tried| Facts {
             consistency: Consistency::Any,
             min: 20,
-            hop: false,
-            time_left: true,
-            me: ME,
             here: Here::Copy { next: 20 },
             owner: Some(&owner),
             standbys: &copies,
             owner_gave,
-            tried,
+            ..nothing(tried)
         };
         let gone = Some(Gave::Nothing);
         assert_eq!(next(&facts(None, &tried[0])), Step::AskOwner(owner.clone()));

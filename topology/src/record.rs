@@ -224,6 +224,14 @@ impl Fetched {
         });
     }
 
+    /// The part of an `order` that is this partition's.
+    #[must_use]
+    pub fn places<'o>(&self, order: &'o [u32], of: TopicPartition) -> &'o [u32] {
+        let start = order.partition_point(|&at| self.origin(at as usize) < of);
+        let end = order.partition_point(|&at| self.origin(at as usize) <= of);
+        &order[start..end]
+    }
+
     /// Where a record was read from, without its bytes.
     #[must_use]
     pub fn origin(&self, at: usize) -> TopicPartition {

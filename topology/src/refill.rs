@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use state::backend::{Backend, Positions, StorePartition, WriteSet};
+use state::backend::{Backend, StorePartition, WriteSet};
 
 use crate::broker::Reader;
 use crate::processor::ProcessError;
 use crate::record::{Fetched, TopicPartition};
-use crate::restore::Progress;
+use crate::restore::{Facts, Progress};
 
 /// Records read at once.
 const BITE_RECORDS: usize = 100_000;
@@ -47,22 +47,9 @@ impl Refill {
         backend.drop_partition(&self.store)?;
         backend.open(&self.store)?;
         let bounds = reader.bounds(self.changelog)?;
-        let positions = Positions {
-            changelog: bounds.start,
-            inputs: vec![(self.lead.clone(), 0)],
-            current_at_ms: self.now_ms.max(0).unsigned_abs(),
-        };
-        let mut progress = Progress {
-            store: self.store.clone(),
-            changelog: self.changelog,
-            until: bounds.end,
-            from: bounds.start,
-            position: bounds.start,
-            applied: 0,
-            lead: self.lead.clone(),
-            lead_mark: 0,
-            positions,
-        };
+        // Just dropped: nothing is stored whose age could matter.
+        let facts = Facts { stored: None, changelog: bounds, tombstone_retention_ms: 0, now_ms: self.now_ms };
+        let mut progress = Progress::begin(backend, self.store.clone(), self.changelog, &facts, &self.lead, |_, _| ())?;
         if !progress.done() {
             reader.assign(self.changelog, bounds.start)?;
         }

@@ -4,7 +4,7 @@
 //! read-committed reader that has reached the high watermark seen at the start. Ending at the last stable offset alone would not do: while a
 //! zombie's transaction is open, committed records of a later owner lie above it.
 
-use state::backend::{Backend, Positions, StorePartition, WriteSet};
+use state::backend::{Backend, BackendError, Positions, StorePartition, WriteSet};
 use state::store::{Marks, decode_marks};
 
 use crate::broker::Bounds;
@@ -100,6 +100,45 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// Of an open store, to the changelog's end as it is in the facts. One that cannot be caught up is dropped, which `dropping` hears first,
+    /// and opened empty.
+    pub(crate) fn begin(
+        backend: &dyn Backend,
+        store: StorePartition,
+        changelog: TopicPartition,
+        facts: &Facts<'_>,
+        lead: &str,
+        dropping: impl FnOnce(&StorePartition, &str),
+    ) -> Result<Self, BackendError> {
+        // What is read from the log's beginning is as young as this moment, also where it is interrupted and taken up again.
+        let fresh = || Positions { current_at_ms: facts.now_ms.max(0).unsigned_abs(), ..Positions::default() };
+        let (from, mut positions) = match plan(facts) {
+            Plan::CatchUp { from } => (from, facts.stored.cloned().unwrap_or_default()),
+            Plan::Fresh { from } => (from, fresh()),
+            Plan::Rebuild { from, why } => {
+                dropping(&store, &why);
+                backend.drop_partition(&store)?;
+                backend.open(&store)?;
+                (from, fresh())
+            }
+        };
+        if !positions.inputs.iter().any(|(name, _)| name == lead) {
+            positions.inputs.push((lead.to_owned(), 0));
+        }
+        let lead_mark = positions.inputs.iter().find(|(name, _)| name == lead).map_or(0, |(_, next)| *next);
+        Ok(Self {
+            store,
+            changelog,
+            until: facts.changelog.end,
+            from,
+            position: from,
+            applied: 0,
+            lead: lead.to_owned(),
+            lead_mark,
+            positions,
+        })
+    }
+
     pub(crate) fn remaining(&self) -> u64 {
         self.until.saturating_sub(self.position)
     }

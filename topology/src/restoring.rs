@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use state::backend::Positions;
 use tracing::{info, warn};
 
 use crate::broker::{Bounds, Broker, BrokerError, Member, Reaction, Reader};
@@ -11,7 +10,7 @@ use crate::decision::{Decision, EMPTIED};
 use crate::metrics::Metrics;
 use crate::processor::ProcessError;
 use crate::record::{Fetched, TopicPartition};
-use crate::restore::{Facts, Plan, Progress, STATE_INCOMPLETE, STATE_MOVED, StartFrom, plan};
+use crate::restore::{Facts, Progress, STATE_INCOMPLETE, STATE_MOVED, StartFrom};
 use crate::status::Phase;
 use crate::task::Task;
 use crate::topology::TaskId;
@@ -113,38 +112,15 @@ impl<B: Broker> Worker<B> {
                 tombstone_retention_ms: self.config.tombstone_retention_ms,
                 now_ms,
             };
-            // What is read from the log's beginning is as young as this moment, also where it is interrupted and taken up again.
-            let fresh = Positions { current_at_ms: now_ms.max(0).unsigned_abs(), ..Positions::default() };
-            let (from, mut kept) = match plan(&facts) {
-                Plan::CatchUp { from } => (from, stored.unwrap_or_default()),
-                Plan::Fresh { from } => (from, fresh),
-                Plan::Rebuild { from, why } => {
-                    warn!(task = %id, store = %partition, why, "store dropped: it is rebuilt from its changelog");
-                    Metrics::add(&self.metrics.stores_rebuilt_total, 1);
-                    self.shared.backend.drop_partition(&partition)?;
-                    self.shared.backend.open(&partition)?;
-                    (from, fresh)
-                }
-            };
-            if from < bounds.end {
-                reader.assign(log.to, from)?;
-            }
             let lead = topics.name(froms[0].topic);
-            if !kept.inputs.iter().any(|(name, _)| name == lead) {
-                kept.inputs.push((lead.to_owned(), 0));
+            let progress = Progress::begin(&*self.shared.backend, partition, log.to, &facts, lead, |store, why| {
+                warn!(task = %id, store = %store, why, "store dropped: it is rebuilt from its changelog");
+                Metrics::add(&self.metrics.stores_rebuilt_total, 1);
+            })?;
+            if !progress.done() {
+                reader.assign(log.to, progress.position)?;
             }
-            let lead_mark = kept.inputs.iter().find(|(name, _)| name == lead).map_or(0, |(_, next)| *next);
-            task.restores.push(Progress {
-                store: partition,
-                changelog: log.to,
-                until: bounds.end,
-                from,
-                position: from,
-                applied: 0,
-                lead: lead.to_owned(),
-                lead_mark,
-                positions: kept,
-            });
+            task.restores.push(progress);
         }
         task.decisions = match self.shared.topology.subs()[usize::from(id.sub)].decisions {
             // Without the group's offsets they tell how far the inputs were processed.
@@ -182,17 +158,12 @@ impl<B: Broker> Worker<B> {
         reader.poll(&mut fetched, BITE_RECORDS, wait)?;
         let mut order = std::mem::take(&mut self.order);
         fetched.order_by_partition(&mut order);
-        let places = |of: TopicPartition| {
-            let start = order.partition_point(|&at| fetched.origin(at as usize) < of);
-            let end = order.partition_point(|&at| fetched.origin(at as usize) <= of);
-            &order[start..end]
-        };
         let now_ms = self.clock.now_ms();
         for id in ids {
             let task = self.tasks.get_mut(id).expect("invariant: listed by the caller");
             for progress in &mut task.restores {
                 let position = reader.position(progress.changelog).unwrap_or(progress.position);
-                let records = places(progress.changelog);
+                let records = fetched.places(&order, progress.changelog);
                 if records.is_empty() {
                     progress.position = progress.position.max(position);
                     continue;
@@ -203,7 +174,7 @@ impl<B: Broker> Worker<B> {
                 self.progress += records.len() as u64;
             }
             if let Some((from, until, found)) = &mut task.decisions {
-                for &at in places(*from) {
+                for &at in fetched.places(&order, *from) {
                     let record = fetched.get(at as usize);
                     let Ok(decision) = Decision::decode(record.value.unwrap_or_default()) else { continue };
                     if decision.kind == EMPTIED {

@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use state::backend::{BackendError, Positions, StorePartition, WriteSet};
+use state::backend::{BackendError, StorePartition, WriteSet};
 use tracing::{info, warn};
 
 use crate::broker::{Broker, BrokerError, Reader};
 use crate::metrics::Metrics;
 use crate::processor::ProcessError;
 use crate::record::{Fetched, TopicPartition};
-use crate::restore::{Facts, Plan, Progress, plan};
+use crate::restore::{Facts, Progress};
 use crate::status::CopyStatus;
 use crate::topology::TaskId;
 use crate::worker::Parts;
@@ -173,32 +173,11 @@ impl<B: Broker> Standbys<B> {
                 let stored = backend.open(&partition)?;
                 let tombstone_retention_ms = self.config.tombstone_retention_ms;
                 let facts = Facts { stored: stored.as_ref(), changelog: bounds, tombstone_retention_ms, now_ms };
-                let fresh = Positions { current_at_ms: now_ms.max(0).unsigned_abs(), ..Positions::default() };
-                let (from, mut kept) = match plan(&facts) {
-                    Plan::CatchUp { from } => (from, stored.unwrap_or_default()),
-                    Plan::Fresh { from } => (from, fresh),
-                    Plan::Rebuild { from, why } => {
-                        warn!(task = %id, store = %partition, why, "copy dropped: it is rebuilt from the changelog");
-                        backend.drop_partition(&partition)?;
-                        backend.open(&partition)?;
-                        (from, fresh)
-                    }
-                };
-                if !kept.inputs.iter().any(|(name, _)| name == lead) {
-                    kept.inputs.push((lead.to_owned(), 0));
-                }
-                let lead_mark = kept.inputs.iter().find(|(name, _)| name == lead).map_or(0, |(_, next)| *next);
-                stores.push(Progress {
-                    store: partition,
-                    changelog,
-                    until: u64::MAX,
-                    from,
-                    position: from,
-                    applied: 0,
-                    lead: lead.to_owned(),
-                    lead_mark,
-                    positions: kept,
-                });
+                let progress = Progress::begin(&*backend, partition, changelog, &facts, lead, |store, why| {
+                    warn!(task = %id, store = %store, why, "copy dropped: it is rebuilt from the changelog");
+                })?;
+                // A copy has no end.
+                stores.push(Progress { until: u64::MAX, ..progress });
             }
             Ok::<_, ProcessError>(None)
         });
@@ -236,9 +215,7 @@ impl<B: Broker> Standbys<B> {
         let done = parts.tasks.write_copy(id, || {
             let (mut lag, mut current) = (0, true);
             for progress in &mut copy.stores {
-                let start = order.partition_point(|&at| fetched.origin(at as usize) < progress.changelog);
-                let end = order.partition_point(|&at| fetched.origin(at as usize) <= progress.changelog);
-                let records = &order[start..end];
+                let records = fetched.places(order, progress.changelog);
                 let position = reader.position(progress.changelog).unwrap_or(progress.position).max(progress.position);
                 let known_end = ends.get(&progress.changelog).copied().unwrap_or(u64::MAX);
                 if position >= known_end {

@@ -4,7 +4,7 @@ use rdkafka::Offset;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use topology::broker::{BrokerError, Reaction, Result};
-use topology::record::TopicPartition;
+use topology::record::{TopicPartition, Topics};
 
 use super::context::Plain;
 use super::{KafkaBroker, errors};
@@ -36,16 +36,26 @@ impl Groups for KafkaBroker {
         }
         let timeout = self.desk.config().request_timeout();
         let answer = self.asking(group)?.committed_offsets(list, timeout).map_err(|error| errors::of_read(&doing, &error))?;
-        let next = |partition: &TopicPartition| {
-            let name = self.topics.name(partition.topic);
-            let found = answer.find_partition(name, partition.partition as i32);
-            let found = found.ok_or_else(|| BrokerError::new(Reaction::Retry, format!("{doing}: no answer for {name}")))?;
-            found.error().map_err(|error| errors::of_read(&doing, &error))?;
-            Ok(match found.offset() {
-                Offset::Offset(offset) => Some(offset as u64),
-                _ => None,
-            })
-        };
-        partitions.iter().map(next).collect()
+        next_offsets(&self.topics, &answer, partitions, &doing)
     }
+}
+
+/// What a group's coordinator answered for these partitions: the next offset to read, where one was committed.
+pub(super) fn next_offsets(
+    topics: &Topics,
+    answer: &TopicPartitionList,
+    partitions: &[TopicPartition],
+    doing: &str,
+) -> Result<Vec<Option<u64>>> {
+    let next = |partition: &TopicPartition| {
+        let name = topics.name(partition.topic);
+        let missing = || BrokerError::new(Reaction::Retry, format!("{doing}: no answer for topic {name}"));
+        let found = answer.find_partition(name, partition.partition as i32).ok_or_else(missing)?;
+        found.error().map_err(|error| errors::of_read(doing, &error))?;
+        Ok(match found.offset() {
+            Offset::Offset(offset) => Some(offset as u64),
+            _ => None,
+        })
+    };
+    partitions.iter().map(next).collect()
 }

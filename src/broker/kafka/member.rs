@@ -20,6 +20,7 @@ use super::context::Rebalances;
 use super::deadline::Deadline;
 use super::errors;
 use super::fetcher::Fetcher;
+use super::groups::next_offsets;
 use super::native::GroupMetadata;
 use super::orphans::Watch;
 use super::sender::{Ended, Limits, Sender, extremes};
@@ -263,19 +264,7 @@ impl Member for KafkaMember {
         let doing = "asking for committed offsets";
         let list = self.list(partitions.iter().map(|&partition| (partition, Offset::Invalid)))?;
         let answer = self.group()?.committed_offsets(list, wait).map_err(|error| errors::of_read(doing, &error))?;
-        partitions
-            .iter()
-            .map(|partition| {
-                let name = self.topics.name(partition.topic);
-                let missing = || BrokerError::new(Reaction::Retry, format!("{doing}: no answer for topic {name}"));
-                let element = answer.find_partition(name, partition.partition as i32).ok_or_else(missing)?;
-                element.error().map_err(|error| errors::of_read(doing, &error))?;
-                Ok(match element.offset() {
-                    Offset::Offset(offset) => Some(offset as u64),
-                    _ => None,
-                })
-            })
-            .collect()
+        next_offsets(&self.topics, &answer, partitions, doing)
     }
 
     fn bounds(&mut self, partition: TopicPartition) -> Result<Bounds> {
