@@ -89,7 +89,7 @@ pub struct Observation {
 /// The user's own normal BEFORE a payment, and where that payment stands beside it.
 ///
 /// Plain numbers only (no names, no ids): it is copied through the hot path and read when somebody asks why.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Normal {
     /// Payments of this user before this one.
     pub seen: u64,

@@ -18,8 +18,7 @@ mod tree;
 
 use alloc::vec::Vec;
 use ndarray::ArrayView2;
-pub(crate) use train::check;
-pub use train::{TrainError, TrainParams, train_tree};
+pub use train::{TrainError, TrainParams, check, train_tree};
 pub(crate) use tree::Part;
 pub use tree::Tree;
 
@@ -27,8 +26,8 @@ pub use tree::Tree;
 pub const TREES_MAX: usize = 10_000;
 /// Most rows that one tree is trained on.
 pub const SAMPLES_MAX: usize = 1 << 16;
-/// Most features.
-pub const DIMENSIONS_MAX: usize = 1024;
+/// Most features: an artifact has 16 bits for one, and one value is a leaf's.
+pub const DIMENSIONS_MAX: usize = 65_535;
 /// Units of a path length: 2^20 per step.
 pub const PATH_UNIT: f64 = 1_048_576.0;
 

@@ -40,6 +40,7 @@ pub mod metrics;
 pub mod model;
 pub mod profile;
 pub mod transaction;
+pub mod validate;
 pub mod verdict;
 
 mod json;

@@ -1,8 +1,8 @@
 //! A model: a forest over the ten features, the calibration of its scores, and what it was made from.
 //!
 //! Training in steps, so that the caller spreads trees over threads (or pauses between them) with identical results:
-//! [`Model::prepare`] checks and copies the window, [`TrainingSet::train_tree`] grows one tree, [`TrainingSet::finish`]
-//! puts them together and calibrates. [`Model::train`] does all three.
+//! [`Model::prepare`] checks and copies the window, [`TrainingSet::train_tree`] grows one tree, [`TrainingSet::forest`]
+//! puts them together, [`TrainingSet::finish`] calibrates by the raw scores of the window. [`Model::train`] does all.
 
 use crate::calibration::{Calibration, quantile};
 use crate::features::{FEATURES, GLOBAL_AMOUNT_FLAG, global_amount_flag};
@@ -58,7 +58,10 @@ impl Model {
     ) -> Result<Self, TrainError> {
         let set = Self::prepare(rows, amounts, params, contamination, fixed_p99, window)?;
         let trees = (0..set.trees()).map(|i| set.train_tree(i)).collect();
-        set.finish(trees)
+        let forest = set.forest(trees)?;
+        let mut raw_scores = Vec::new();
+        forest.raw_scores(set.features(), &mut raw_scores);
+        set.finish(forest, &raw_scores)
     }
 
     /// First step of [`Self::train`]: checks everything and copies the rows.
@@ -150,19 +153,33 @@ impl TrainingSet {
         train_tree(self.view(), &self.params, index)
     }
 
-    /// Puts the trees together, in order of their index, and calibrates on the window.
+    /// The window's features, row-major, column 9 computed anew.
+    #[must_use]
+    pub fn features(&self) -> &[f32] {
+        &self.rows
+    }
+
+    /// Puts the trees together, in order of their index.
     ///
     /// # Errors
     /// [`TrainError::Dimensions`] if there are not [`Self::trees`] trees over the ten features.
-    pub fn finish(self, trees: Vec<Tree>) -> Result<Model, TrainError> {
+    pub fn forest(&self, trees: Vec<Tree>) -> Result<Forest, TrainError> {
         if trees.len() != self.params.trees {
             return Err(TrainError::Dimensions);
         }
-        let forest = Forest::from_trees(trees, FEATURES, self.params.effective_samples(self.rows()))?;
-        let mut raw_scores = Vec::new();
-        forest.raw_scores(&self.rows, &mut raw_scores);
+        Forest::from_trees(trees, FEATURES, self.params.effective_samples(self.rows()))
+    }
+
+    /// Calibrates the forest of [`Self::forest`] by its raw scores of [`Self::features`].
+    ///
+    /// # Errors
+    /// [`TrainError::Dimensions`] if there is not one score for each row.
+    pub fn finish(self, forest: Forest, raw_scores: &[f64]) -> Result<Model, TrainError> {
+        if raw_scores.len() != self.rows() {
+            return Err(TrainError::Dimensions);
+        }
         let mut model = Model {
-            calibration: Calibration::fit(&raw_scores, self.contamination),
+            calibration: Calibration::fit(raw_scores, self.contamination),
             forest,
             global_amount_p99: self.global_amount_p99,
             contamination: self.contamination,

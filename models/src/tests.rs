@@ -8,6 +8,7 @@ mod profiles;
 mod reference;
 mod scores;
 mod transactions;
+mod validation;
 mod verdicts;
 
 use crate::forest::{Forest, TrainParams};

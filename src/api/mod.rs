@@ -23,6 +23,7 @@ mod exposition;
 mod graph;
 mod health;
 mod inference;
+mod models;
 mod parameters;
 mod patience;
 mod probes;
@@ -35,6 +36,7 @@ mod site;
 mod stores;
 mod tally;
 mod tasks;
+mod train;
 mod users;
 
 #[cfg(test)]
@@ -50,7 +52,10 @@ use topology::topology::Topology;
 
 use crate::config::ProcessingGuarantee;
 use crate::membership::Directory;
+use crate::registry::Registry;
+use crate::retraining::Retraining;
 use crate::scoring::{ModelSlot, ScoringParams};
+use crate::training::jobs::Jobs;
 
 pub use health::Health;
 pub use server::serve;
@@ -73,6 +78,12 @@ pub struct Api {
     pub backend: Arc<dyn Backend>,
     /// The model that the stream scores with.
     pub model: ModelSlot,
+    /// The models there are.
+    pub registry: Registry,
+    /// Trainings.
+    pub jobs: Jobs,
+    /// The daily retrain.
+    pub retraining: Retraining,
     /// How the stream scores.
     pub params: ScoringParams,
     /// Who has the partitions that this instance has not.

@@ -85,6 +85,23 @@ kinds! {
     CursorGone = "cursor-gone", GONE, "The list cannot be continued here",
         "The partition that the cursor points into is no longer on this instance. Begin again without `after`, or ask the \
          instance that has it now: /v1/topology shows which.";
+    /// The model is unknown.
+    NoSuchModel = "no-such-model", NOT_FOUND, "There is no such model",
+        "No version of this id is in the models topic. `GET /v1/models` lists all.";
+    /// The job is unknown.
+    NoSuchJob = "no-such-job", NOT_FOUND, "There is no such training",
+        "Jobs are known to the instance that took the order, for its last hundred trainings, and forgotten when it ends.";
+    /// Nothing to go back to.
+    NoEarlierModel = "no-earlier-model", CONFLICT, "There is no earlier model",
+        "Only models that were active can be rolled back to. Promote the one you want.";
+    /// An artifact that cannot be used.
+    ArtifactUnusable = "artifact-unusable", CONFLICT, "The model's artifact cannot be used",
+        "It is missing in MODEL_STORE, damaged, truncated, too large or another model's; `detail` says which. Nothing was changed: the \
+         model that was active goes on.";
+    /// The broker did not take it.
+    BrokerUnavailable = "broker-unavailable", SERVICE_UNAVAILABLE, "The broker did not take the record",
+        "What was asked for is written to a topic first, and that did not succeed, or not surely. The log has the cause under the \
+         request's id. Ask for the present state before trying again.";
     /// The path is there, the method is not.
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not take this method",
         "The header Allow names the methods it takes.";

@@ -26,7 +26,7 @@ use super::auth::{Access, Caller, authorise};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::site::Site;
-use super::{anywhere, exposition, graph, inference, probes, profile, stores, users};
+use super::{anywhere, exposition, graph, inference, models, probes, profile, stores, train, users};
 use crate::config::Scope;
 use crate::query::{ANSWERED_BY, HOP};
 
@@ -115,22 +115,28 @@ pub(crate) struct Route {
     pub(crate) path: &'static str,
     pub(crate) access: Access,
     pub(crate) run: Run,
+    /// A request without any body is fine.
+    pub(crate) bodiless: bool,
 }
 
 const QUERY: Access = Access::Needs(Scope::Query);
+const ADMIN: Access = Access::Needs(Scope::Admin);
 
 const fn get(path: &'static str, access: Access, run: Run) -> Route {
-    Route { method: Method::GET, path, access, run }
+    Route { method: Method::GET, path, access, run, bodiless: true }
 }
 
 const fn post(path: &'static str, access: Access, run: Run) -> Route {
-    Route { method: Method::POST, path, access, run }
+    Route { method: Method::POST, path, access, run, bodiless: false }
 }
 
-const ADMIN: Access = Access::Needs(Scope::Admin);
+/// A POST whose body may be left out.
+const fn call(path: &'static str, access: Access, run: Run) -> Route {
+    Route { method: Method::POST, path, access, run, bodiless: true }
+}
 
 /// Every route there is.
-pub(crate) static ROUTES: [Route; 11] = [
+pub(crate) static ROUTES: [Route; 19] = [
     get("/livez", Access::Open, Run::Here(probes::livez)),
     get("/readyz", Access::Open, Run::Here(probes::readyz)),
     get("/startupz", Access::Open, Run::Here(probes::startupz)),
@@ -142,6 +148,14 @@ pub(crate) static ROUTES: [Route; 11] = [
     get("/v1/state/users", ADMIN, Run::Aside(users::list)),
     get("/v1/users/{}/profile", QUERY, Run::Anywhere(profile::HANDLER)),
     post("/v1/inference", QUERY, Run::Anywhere(inference::HANDLER)),
+    get("/v1/models", QUERY, Run::Here(models::list)),
+    get("/v1/models/{}", QUERY, Run::Here(models::show)),
+    call("/v1/models/{}/promote", ADMIN, Run::Aside(models::promote)),
+    call("/v1/models/rollback", ADMIN, Run::Aside(models::roll_back)),
+    call("/v1/train", ADMIN, Run::Here(train::order)),
+    get("/v1/train/{}", QUERY, Run::Here(train::job)),
+    get("/v1/retrain/status", QUERY, Run::Here(train::retrain_status)),
+    call("/v1/retrain/trigger", ADMIN, Run::Aside(train::trigger)),
 ];
 
 /// Answers a request, whatever it is.
@@ -227,7 +241,10 @@ async fn handle(route: &'static Route, request: Request<Incoming>, peer: IpAddr,
     let caller = Caller { peer, target_host: request.uri().host(), headers: request.headers() };
     let _token = authorise(&call.site.tokens, route.access, &caller)?;
     if route.method == Method::POST {
-        call.body = read_body(request).await?;
+        let absent = route.bodiless && request.body().is_end_stream();
+        if !absent {
+            call.body = read_body(request).await?;
+        }
     }
     match route.run {
         Run::Here(handler) => handler(&call),

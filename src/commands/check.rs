@@ -122,6 +122,9 @@ fn inspect(settings: &Settings) -> Vec<Finding> {
         findings.push(folder("EMBEDDED_DIR", &settings.embedded_dir));
     }
     findings.push(model(settings));
+    if !settings.model_store.contains("://") {
+        findings.push(folder("MODEL_STORE", Path::new(&settings.model_store)));
+    }
     if let Some(path) = &settings.fx_rates_path {
         findings.push(match fs::File::open(path) {
             Ok(_) => Finding::good("FX_RATES_PATH", format!("{} can be read", path.display())),

@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub records: Option<u64>,
 
-    /// The folder for topics, state and model; STATE_DIR, EMBEDDED_DIR and MODEL_PATH default to places in it
+    /// The folder for topics, state and model; STATE_DIR, EMBEDDED_DIR, MODEL_PATH and MODEL_STORE default to places in it
     #[arg(long, value_name = "FOLDER", default_value = "./data/demo")]
     pub dir: PathBuf,
 
@@ -42,6 +42,7 @@ impl Args {
                 ("STATE_DIR", inside("state")),
                 ("EMBEDDED_DIR", inside("broker")),
                 ("MODEL_PATH", inside("current.forest")),
+                ("MODEL_STORE", inside("models")),
             ],
         }
     }

@@ -13,7 +13,9 @@ pub mod check;
 pub mod config;
 pub mod demo;
 pub mod explain;
+pub mod forest;
 pub mod migrate;
+pub mod models;
 pub mod rebuild;
 pub mod redrive;
 pub mod run;
@@ -98,6 +100,10 @@ pub enum Command {
     Restore(backup::RestoreArgs),
     /// Write a support archive, without secrets and user ids
     Bundle(bundle::Args),
+    /// List models, promote one, roll back
+    Models(models::Args),
+    /// Judge the forest alone on a labelled set, or time it
+    Forest(forest::Args),
     /// Show the graph that a record passes through
     Topology(topology::Args),
     /// Check the settings, and that each part answers
@@ -148,6 +154,8 @@ impl Command {
             Self::Backup(args) => backup::backup(args, settings),
             Self::Restore(args) => backup::restore(args, settings),
             Self::Bundle(args) => bundle::run(args, settings),
+            Self::Models(args) => models::run(&args, &settings),
+            Self::Forest(args) => forest::run(&args, &settings),
             Self::Topology(args) => topology::run(args, settings),
             Self::Check(args) => check::run(args, settings),
             Self::Config(args) => config::run(args, settings),

@@ -1,14 +1,19 @@
 //! Arguments that several commands share.
 
+/// See [`crate::training::TREES`].
+const TREES: u32 = crate::training::TREES as u32;
+/// See [`crate::training::SAMPLES`].
+const SAMPLES: u32 = crate::training::SAMPLES as u32;
+
 /// How a forest is grown. `--contamination` is a setting and so a flag of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
 pub struct ForestParameters {
     /// How many trees
-    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "COUNT", default_value_t = TREES, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub trees: u32,
 
     /// How many rows each tree is grown from
-    #[arg(long, value_name = "ROWS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=65_536))]
+    #[arg(long, value_name = "ROWS", default_value_t = SAMPLES, value_parser = clap::value_parser!(u32).range(2..=65_536))]
     pub samples: u32,
 
     /// Where the random numbers begin; the same seed and rows give the same forest

@@ -83,7 +83,7 @@ fn train_takes_one_source() {
     let Command::Train(args) = right("train --from verdicts --out x").command else { panic!("another command") };
     assert_eq!(args.from, Some(train::TrainingSource::Verdicts));
     let Command::Train(args) = right("train --synthetic 1000").command else { panic!("another command") };
-    assert_eq!((args.synthetic, args.forest.trees), (Some(1000), 100));
+    assert_eq!((args.synthetic, args.forest.trees), (Some(1000), 200));
     assert!(parse("train").is_err());
     assert!(parse("train --from a.csv --synthetic 1000").is_err());
     assert!(right("train --from verdicts --map a=amount").command.validate().is_err());

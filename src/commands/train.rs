@@ -12,13 +12,14 @@ use crate::config::{BrokerKind, Settings};
 use crate::input::csv::Mapping;
 use crate::instance::{Blueprint, save_model, scoring_params};
 use crate::service;
-use crate::training::{self, TrainingRows};
+use crate::training::{self, Candidate, Recipe, Span, TrainingRows};
 
 const EXAMPLES: &str = "\
 Examples:
   mangrove train --from verdicts                         from the features logged with past verdicts
   mangrove train --from payments.csv.gz --map when=timestamp --map shop=merchant
-  mangrove train --synthetic 200000 --trees 300 --samples 1024 --out big.forest";
+  mangrove train --synthetic 200000 --trees 300 --samples 1024 --out big.forest
+  mangrove train --from verdicts --promote               into the registry; live where every check passes";
 
 /// Where training rows come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,10 @@ pub struct Args {
     #[arg(long, value_name = "N", group = "rows", value_parser = clap::value_parser!(u64).range(256..))]
     pub synthetic: Option<u64>,
 
+    /// Train on so many days up to the last row; those before teach what is normal
+    #[arg(long, value_name = "DAYS", requires = "from", value_parser = clap::value_parser!(u32).range(1..))]
+    pub last_days: Option<u32>,
+
     /// What a column of the file holds; may be given several times
     #[arg(long, value_name = "COLUMN=FIELD", requires = "from")]
     pub map: Vec<Mapping>,
@@ -63,6 +68,14 @@ pub struct Args {
     /// The model's file [default: MODEL_PATH]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+
+    /// Validate on the last days and put the model into the registry instead of a file
+    #[arg(long, conflicts_with = "out")]
+    pub register: bool,
+
+    /// As --register, and make it the active model where every check passes
+    #[arg(long, conflicts_with = "out")]
+    pub promote: bool,
 }
 
 impl Args {
@@ -87,6 +100,9 @@ pub fn run(args: Args, settings: Settings) -> Result<(), Failure> {
         let what = format!("{} payments are too few to train on: at least {ROWS_MIN} are needed", rows.len());
         return Err(Failure::new(what));
     }
+    if args.register || args.promote {
+        return register(&args, &settings, rows);
+    }
     let params = args.forest.params();
     let bar = progress::steps("growing trees", params.trees as u64);
     let model = rows.train(params, settings.contamination, None, &|| bar.inc(1));
@@ -103,22 +119,56 @@ pub fn run(args: Args, settings: Settings) -> Result<(), Failure> {
     ))
 }
 
+/// Trains on all but the last days, judges on these, registers.
+fn register(args: &Args, settings: &Settings, rows: TrainingRows) -> Result<(), Failure> {
+    let registry = super::models::open(settings)?;
+    let active = registry.view().active().map(|active| registry.load(&active.model));
+    let active = active.transpose().map_err(|why| Failure::new("the active model cannot be compared with").caused_by(why))?;
+    let params = args.forest.params();
+    let recipe = Recipe { params, contamination: settings.contamination, threshold: settings.anomaly_threshold, fixed_p99: None };
+    let bar = progress::steps("growing trees", params.trees as u64);
+    let candidate = training::candidate(rows, &recipe, active.as_ref(), &|| bar.inc(1));
+    bar.finish_and_clear();
+    let Candidate { model, report } = candidate.map_err(|why| Failure::new("the model cannot be trained").caused_by(why))?;
+    let source = if matches!(args.from, Some(TrainingSource::File(_))) { "csv" } else { "verdicts" };
+    let failed = |why| super::models::failed(&why);
+    let parent = active.as_ref().map(|active| active.id.as_str());
+    registry.register(&model, source, parent, Some(report.clone())).map_err(failed)?;
+    let mut output = Output::stdout();
+    output.line(&super::models::report_table(&report))?;
+    let refused: Vec<&str> = report.failed().collect();
+    let goes_live = args.promote && refused.is_empty();
+    if goes_live {
+        registry.promote(&model.id, "trained").map_err(failed)?;
+    }
+    let then = if goes_live { "is active" } else { "is registered" };
+    output.line(&format!("model {} {then}", model.id))?;
+    if args.promote && !refused.is_empty() {
+        let what = format!("the model is not promoted; failed: {}", refused.join(", "));
+        return Err(Failure::new(what).hint("`mangrove models promote ID` does it all the same"));
+    }
+    Ok(())
+}
+
 fn rows(args: &Args, settings: &Settings) -> Result<TrainingRows, Failure> {
     let params = scoring_params(settings, None)?;
+    let span = args.last_days.map_or(Span::All, Span::LastDays);
     let bar = progress::rows("reading payments");
     let told = |rows| bar.set_position(rows);
     let failed = |why: BacktestError| Failure::new("the payments cannot be read").caused_by(why);
     let rows = match (&args.from, args.synthetic) {
-        (Some(TrainingSource::File(path)), _) => training::from_file(path, &args.map, &params, &told).map_err(failed)?,
+        (Some(TrainingSource::File(path)), _) => training::from_file(path, &args.map, &params, span, &told).map_err(failed)?,
         (None, Some(count)) => training::synthetic(count, &params, &told).map_err(failed)?,
         (Some(TrainingSource::Verdicts) | None, _) => {
             let blueprint = Blueprint::new(settings)?;
             let topics = blueprint.topics();
             let verdicts = topics.find(&settings.verdicts_topic).expect("invariant: the topology writes verdicts");
             let read = match settings.broker {
-                BrokerKind::Kafka => training::from_verdicts(&*service::kafka(settings, &blueprint)?, verdicts, 1, &|| false),
+                BrokerKind::Kafka => {
+                    training::from_verdicts(&*service::kafka(settings, &blueprint)?, verdicts, span, 1, &told, &|| false)
+                }
                 BrokerKind::Embedded => {
-                    training::from_verdicts(&*service::embedded(settings, &blueprint)?, verdicts, 1, &|| false)
+                    training::from_verdicts(&*service::embedded(settings, &blueprint)?, verdicts, span, 1, &told, &|| false)
                 }
             };
             read.map_err(|why| Failure::new("the verdicts cannot be read").caused_by(why))?

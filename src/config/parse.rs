@@ -212,6 +212,51 @@ impl Parser for FilePath {
     }
 }
 
+/// Where artifacts are kept: a folder, or a bucket's URL.
+pub struct StorePlace;
+
+impl Parser for StorePlace {
+    type Value = String;
+
+    fn expected() -> String {
+        "a folder, s3://bucket/prefix or gs://bucket/prefix".to_owned()
+    }
+
+    fn read(text: &str) -> Result<String, String> {
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return FilePath::read(text).map(|_| text.to_owned());
+        };
+        match (scheme, rest.split('/').next().unwrap_or_default()) {
+            (_, _) if text.contains('\0') => Err("holds a NUL character".to_owned()),
+            ("s3" | "gs", "") => Err("names no bucket".to_owned()),
+            ("s3" | "gs", _) => Ok(text.to_owned()),
+            _ => Err("is a URL of a kind that is not known".to_owned()),
+        }
+    }
+}
+
+/// When to retrain: cron's five fields, in UTC, or six with seconds in front.
+pub struct Cron;
+
+impl Parser for Cron {
+    type Value = String;
+
+    fn expected() -> String {
+        "minute, hour, day of month, month and day of week in UTC as cron has them, seconds in front if need be, such as `0 3 * * *`; or off".to_owned()
+    }
+
+    fn read(text: &str) -> Result<String, String> {
+        if text == "off" {
+            return Ok(text.to_owned());
+        }
+        match text.split_ascii_whitespace().count() {
+            5 | 6 => {}
+            count => return Err(format!("has {count} fields")),
+        }
+        crate::schedule::parse(text).map(|_| text.to_owned()).map_err(|why| format!("is no schedule: {why}"))
+    }
+}
+
 /// The longest name that Kafka takes for a topic.
 pub(super) const TOPIC_NAME_MAX: usize = 249;
 /// The longest `APPLICATION_ID` and `TOPIC_PREFIX`: together with our own endings they must stay a topic's name.

@@ -9,8 +9,8 @@ use super::describe::Row;
 use super::fault::Fault;
 use super::kafka::KafkaProperties;
 use super::parse::{
-    Address, Bytes, Contamination, Count, Currency, FilePath, HostPort, LogFilter, NamePart, OneOf, Optional, Parser, RoleList,
-    Score, Servers, Switch, Tokens, TopicName, Whole,
+    Address, Bytes, Contamination, Count, Cron, Currency, FilePath, HostPort, LogFilter, NamePart, OneOf, Optional, Parser,
+    RoleList, Score, Servers, StorePlace, Switch, Tokens, TopicName, Whole,
 };
 use super::reader::Reader;
 use super::values::{
@@ -48,8 +48,8 @@ settings! {
     /// folder lost. A pod's or host's name does; two running instances must not share one.
     INSTANCE_ID => instance_id: Option<String> as Optional<NamePart<1>> =
         Unset { means: "a random name, kept in STATE_DIR" };
-    /// What this instance does. Of the roles, this version has stream and api; the others are accepted and have no
-    /// effect yet.
+    /// What this instance does. Of the roles, this version has stream, api and schedule; the others are accepted and
+    /// have no effect yet.
     ROLES => roles: Roles as RoleList = Text("stream,api,projection,schedule,notify");
     /// How many threads score, each with a group membership and a transaction of its own.
     WORKERS => workers: u32 as Count<1, 1024> = Found { words: "the number of cores", find: machine::cores };
@@ -113,12 +113,19 @@ settings! {
     ["Model"]
     /// The model's file. Imported as the first version where the models topic is empty; after that the topic decides.
     MODEL_PATH => model_path: PathBuf as FilePath = Text("./data/models/current.forest");
+    /// Where the versions of models are kept: a folder that all instances share, or a bucket (R2 is s3:// with AWS_ENDPOINT;
+    /// credentials come from AWS_* and GOOGLE_* variables).
+    MODEL_STORE => model_store: String as StorePlace = Text("./data/models");
     /// The score from which a payment is an anomaly. The default keeps its meaning across models.
     ANOMALY_THRESHOLD => anomaly_threshold: f64 as Score = Text("0.5");
     /// The share of the training window that is taken to be anomalous.
     CONTAMINATION => contamination: f64 as Contamination = Text("0.01");
     /// Train the first model from the stream itself, once 1,000 payments are logged.
     AUTO_TRAIN => auto_train: bool as Switch = Text("true");
+    /// When to train anew on the last seven days, in UTC.
+    RETRAIN_CRON => retrain_cron: String as Cron = Text("0 3 * * *");
+    /// The folder whose CSV files may be trained on over HTTP.
+    TRAINING_DIR => training_dir: PathBuf as FilePath = Text("./data/training");
     /// Which verdicts say why: those of anomalies, or all.
     REASONS => reasons: Reasons as OneOf<Reasons> = Text("anomalies");
 

@@ -245,7 +245,7 @@ fn roles_of_later_versions_are_accepted_and_without_effect() {
     assert!(settings.roles.plays(Role::Stream) && settings.roles.plays(Role::Api));
     assert!(!settings.roles.plays(Role::Notify));
     let row = settings.describe().into_iter().find(|row| row.variable == "ROLES").unwrap();
-    assert_eq!(row.note.as_deref(), Some("without effect in this version: projection, schedule, notify"));
+    assert_eq!(row.note.as_deref(), Some("without effect in this version: projection, notify"));
     assert!(!load(&[("ROLES", "stream, notify")]).unwrap().roles.plays(Role::Api));
     assert!(texts(&load(&[("ROLES", "stream,cook")]).unwrap_err()).contains("not known"));
 }

@@ -1,19 +1,20 @@
 //! An instance: the one place where parts are put together, started and stopped.
 //!
 //! ```text
-//!  identity (locked folder) -> store (RocksDB) -> topics -> workers (a thread each) -> ready ... draining -> last commits -> closed
+//!  identity (locked folder) -> topics -> store (RocksDB) -> models -> workers (a thread each) -> ready ... draining -> last commits -> closed
 //! ```
 
-mod autotrain;
 mod ends;
 mod gate;
 mod identity;
+mod models;
 mod parts;
 mod restore_view;
 mod slot;
 mod standbys;
 mod store;
 mod topics;
+mod training;
 mod workers;
 
 #[cfg(test)]
@@ -34,12 +35,13 @@ use topology::standby::{StandbyConfig, Standbys};
 use topology::status::Tasks;
 use topology::topology::Topology;
 use topology::worker::Parts;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::broker::kafka::KafkaConfig;
 use crate::clock::RealClock;
 use crate::config::{BrokerKind, Budget, ProcessingGuarantee, Settings, StartFrom};
 use crate::membership::{Directory, Herald, Introduction};
+use crate::registry::Registry;
 use crate::scoring::{ModelSlot, ScoringParams, scoring_topology};
 
 use ends::Ends;
@@ -76,18 +78,13 @@ pub struct Blueprint {
 }
 
 impl Blueprint {
-    /// From settings: the topology, and the model where its file exists.
+    /// From settings: the topology, with no model yet.
     ///
     /// # Errors
-    /// Names that collide; a model or table of rates that cannot be used.
+    /// Names that collide; a table of rates that cannot be used.
     pub fn new(settings: &Settings) -> Result<Self, InstanceError> {
         let params = scoring_params(settings, None)?;
         let model = ModelSlot::default();
-        if settings.model_path.exists() {
-            let loaded = load_model(&settings.model_path)?;
-            info!(model = loaded.id, path = %settings.model_path.display(), "model loaded");
-            model.set(Some(Arc::new(loaded)));
-        }
         let topology = scoring_topology(&application(settings), &topic_names(settings), &params, &model);
         let topology = Arc::new(topology.map_err(|why| InstanceError(why.to_string()))?);
         Ok(Self { topology, model, params })
@@ -108,6 +105,10 @@ pub struct Instance {
     pub topology: Arc<Topology>,
     /// The model that scores.
     pub model: ModelSlot,
+    /// The models there are.
+    pub registry: Registry,
+    /// Trainings under way and past.
+    pub training: training::Training,
     /// What scoring depends on.
     pub params: ScoringParams,
     /// Partitions of each topic.
@@ -153,6 +154,8 @@ impl Instance {
         let stores = RocksOptions { memory_bytes: budget.state, partitions: lead_partitions as usize, ..RocksOptions::default() };
         let Some(backend) = store::open(&identity.folder, stores, &metrics, &|| stop.raised())? else { return Ok(None) };
         let clock = Arc::new(RealClock);
+        // Before any worker: a restart goes on with the active model, not with none.
+        let Some(registry) = models::start(settings, broker, &topology, &model, &identity.name, stop)? else { return Ok(None) };
         let health = Arc::new(crate::api::Health::new(settings.workers as usize, clock.monotonic_us() / 1000, settings.stall_ms));
         let parts = Parts {
             topology: Arc::clone(&topology),
@@ -185,9 +188,7 @@ impl Instance {
         let wanted = herald.copies_to_keep(Standbys::<B>::candidates(&parts), settings.standby_replicas as usize);
         let copying = standbys::Copying::start(broker, &parts, standby(&plan, settings), wanted);
         let workers = Workers::start(broker, &parts, &plan, &herald.predecessors(), &health);
-        if settings.auto_train && model.get().is_none() {
-            autotrain::start(settings, Arc::clone(broker), &topology, &tasks, &model, stop.clone());
-        }
+        let training = training::start(settings, broker, &topology, &tasks, &registry, &params, stop)?;
         let name = identity.name.clone();
         let ends = Ends::follow(broker, &tasks, &health);
         Ok(Some(Self {
@@ -195,6 +196,8 @@ impl Instance {
             name,
             topology,
             model,
+            registry,
+            training,
             params,
             partitions,
             backend,
@@ -222,6 +225,9 @@ impl Instance {
             metrics: Arc::clone(&self.metrics),
             backend: Arc::clone(&self.backend),
             model: self.model.clone(),
+            registry: self.registry.clone(),
+            jobs: self.training.jobs.clone(),
+            retraining: self.training.retraining.clone(),
             params: self.params.clone(),
             directory: self.directory(),
             session_ms: session_ms(settings),

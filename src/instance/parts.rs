@@ -27,6 +27,7 @@ pub fn topic_names(settings: &Settings) -> TopicNames {
         verdicts: settings.verdicts_topic.clone(),
         anomalies: settings.anomalies_topic.clone(),
         dead_letters: settings.dead_letters_topic.clone(),
+        models: settings.models_topic.clone(),
     }
 }
 

@@ -169,12 +169,9 @@ fn specs(topology: &Topology, infos: &[Option<TopicInfo>], default_partitions: u
     let first = known(topology.subs()[0].lead()).map(|info| info.partitions);
     let input_bytes = known(topology.subs()[0].lead()).and_then(|info| info.max_message_bytes);
     let spec = |(topic, name): (TopicId, &str)| {
-        if Some(topic) == topology.members() {
-            let cleanup = Cleanup::Compact { tombstone_retention_ms: TOMBSTONE_RETENTION_MS };
-            return TopicSpec { name: name.to_owned(), partitions: 1, cleanup, max_message_bytes: None };
-        }
-        let partitions = lead_partitions(topic).or(first).unwrap_or(default_partitions);
-        let cleanup = if changelogs.contains(&topic) {
+        let is_global = topology.globals().contains(&topic) || Some(topic) == topology.members();
+        let partitions = if is_global { 1 } else { lead_partitions(topic).or(first).unwrap_or(default_partitions) };
+        let cleanup = if changelogs.contains(&topic) || is_global {
             Cleanup::Compact { tombstone_retention_ms: TOMBSTONE_RETENTION_MS }
         } else {
             Cleanup::Delete { retention_ms: None }
@@ -208,6 +205,13 @@ pub fn check_partitions(topology: &Topology, partitions: &[u32]) -> Result<(), I
                 faults.push(format!("`{}` has {} partitions, `{}` has {}", name(topic), of(topic), name(lead), of(lead)));
             }
         }
+    }
+    for &topic in topology.globals().iter().filter(|&&topic| of(topic) != 1) {
+        faults.push(format!(
+            "`{}` has {} partitions, and must have 1: order between its records matters",
+            name(topic),
+            of(topic)
+        ));
     }
     if faults.is_empty() {
         return Ok(());

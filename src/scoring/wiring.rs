@@ -20,6 +20,8 @@ pub struct TopicNames {
     pub anomalies: String,
     /// What could not be processed.
     pub dead_letters: String,
+    /// Which model is active.
+    pub models: String,
 }
 
 impl Default for TopicNames {
@@ -30,6 +32,7 @@ impl Default for TopicNames {
             verdicts: "verdicts".into(),
             anomalies: "anomalies".into(),
             dead_letters: "dead-letters".into(),
+            models: "models".into(),
         }
     }
 }
@@ -46,7 +49,7 @@ pub fn scoring_topology(
 ) -> Result<Topology, InvalidTopology> {
     let (params, model) = (params.clone(), model.clone());
     let by_user = format!("{application}-by-user-repartition");
-    let mut builder = Topology::builder(application).dead_letters(&names.dead_letters);
+    let mut builder = Topology::builder(application).dead_letters(&names.dead_letters).global(&names.models);
     let lead = match params.partitioning {
         Partitioning::Murmur2 => &names.transactions,
         Partitioning::Any => {

@@ -4,11 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use models::Verdict;
-use topology::broker::{Broker, BrokerError, Reader as _};
+use serde::Serialize;
+use topology::broker::{Broker, BrokerError, Reaction, Reader as _};
 use topology::driver::{DriverOptions, TestDriver};
 use topology::record::{Fetched, TopicId, TopicPartition};
 
 use super::TrainingRows;
+use super::rows::Cards;
 use crate::backtest::{BacktestError, write_payment};
 use crate::generator::{Generator, GeneratorParams};
 use crate::input::csv::{Mapping, Reader};
@@ -18,20 +20,64 @@ use crate::scoring::{ModelSlot, ScoringParams, TopicNames, scoring_topology};
 const CHUNK: usize = 20_000;
 /// Polls without a record after which a partition's end is taken to be an open transaction's.
 const QUIET_POLLS: u32 = 5;
+/// Most rows of one training: some 1.2 GB.
+pub const ROWS_MAX: usize = 20_000_000;
 
-/// Every verdict that is committed in the topic; `stopped` ends it early.
+/// Rows between two looks at which of them are old: what a window that moves on leaves behind must not fill memory.
+const TRIM_ROWS: usize = 1_000_000;
+const DAY_MS: i64 = 86_400_000;
+
+/// Which rows, by event time in milliseconds since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Span {
+    /// All there are.
+    All,
+    /// From the first, inclusive, to the second, exclusive.
+    Between {
+        /// The first.
+        from_ms: i64,
+        /// The end.
+        to_ms: i64,
+    },
+    /// So many days up to the last row.
+    LastDays(u32),
+}
+
+impl Span {
+    fn holds(self, at_ms: i64) -> bool {
+        match self {
+            Self::Between { from_ms, to_ms } => (from_ms..to_ms).contains(&at_ms),
+            Self::All | Self::LastDays(_) => true,
+        }
+    }
+
+    /// Drops what a moving window has left behind, in all parts by the same end.
+    fn trim(self, parts: &mut [TrainingRows]) {
+        let Self::LastDays(days) = self else { return };
+        let Some(last) = parts.iter().filter_map(TrainingRows::latest_ms).max() else { return };
+        let from_ms = last.saturating_sub(i64::from(days) * DAY_MS);
+        parts.iter_mut().for_each(|part| part.keep_since(from_ms));
+    }
+}
+
+/// The verdicts of a span that are committed in the topic, by partition and offset; none where the topic holds fewer than `least` at
+/// all. `stopped` ends it early.
 ///
 /// # Errors
-/// The broker's.
+/// The broker's; more than [`ROWS_MAX`] verdicts.
 pub fn from_verdicts<B: Broker>(
     broker: &B,
     verdicts: TopicId,
+    span: Span,
     least: u64,
+    progress: &dyn Fn(u64),
     stopped: &dyn Fn() -> bool,
 ) -> Result<TrainingRows, BrokerError> {
-    let mut rows = TrainingRows::default();
     let infos = broker.describe(&[verdicts])?;
-    let Some(Some(info)) = infos.first() else { return Ok(rows) };
+    let Some(Some(info)) = infos.first() else { return Ok(TrainingRows::default()) };
+    // By partition: polls mix them, and the same verdicts must give the same rows.
+    let mut rows = vec![TrainingRows::default(); info.partitions as usize];
     let mut reader = broker.reader()?;
     let mut ends = Vec::new();
     let mut logged = 0;
@@ -45,22 +91,52 @@ pub fn from_verdicts<B: Broker>(
         }
     }
     if logged < least {
-        return Ok(rows);
+        return Ok(TrainingRows::default());
     }
     let mut fetched = Fetched::default();
     let mut quiet = 0;
+    let mut trim_at = TRIM_ROWS;
     // An open transaction at a partition's end is not waited for: what is committed is enough.
     while !stopped() && quiet < QUIET_POLLS && ends.iter().any(|&(at, end)| reader.position(at).unwrap_or(0) < end) {
         fetched.clear(0);
         reader.poll(&mut fetched, CHUNK, Duration::from_millis(500))?;
         quiet = if fetched.is_empty() { quiet + 1 } else { 0 };
         for record in fetched.iter() {
-            if let Ok(verdict) = serde_json::from_slice::<Verdict>(record.value.unwrap_or_default()) {
-                rows.push(&verdict);
+            let verdict = serde_json::from_slice::<Verdict>(record.value.unwrap_or_default());
+            if let Some(verdict) = verdict.ok().filter(|verdict| span.holds(verdict.event_time)) {
+                rows[record.from.partition as usize].push(&verdict);
             }
         }
+        let mut count: usize = rows.iter().map(TrainingRows::len).sum();
+        if count >= trim_at {
+            span.trim(&mut rows);
+            count = rows.iter().map(TrainingRows::len).sum();
+            trim_at = count + TRIM_ROWS;
+        }
+        progress(count as u64);
+        if count > ROWS_MAX {
+            let what = format!("more than {ROWS_MAX} verdicts are in the window: train on a shorter one");
+            return Err(BrokerError::new(Reaction::Stop, what));
+        }
     }
-    Ok(rows)
+    span.trim(&mut rows);
+    Ok(rows.into_iter().fold(TrainingRows::default(), |mut all, part| {
+        all.append(part);
+        all
+    }))
+}
+
+/// How many records the topic holds, control records included.
+///
+/// # Errors
+/// The broker's.
+pub fn logged<B: Broker>(broker: &B, verdicts: TopicId) -> Result<u64, BrokerError> {
+    let partitions = broker.describe(&[verdicts])?.into_iter().flatten().next().map_or(0, |info| info.partitions);
+    let mut reader = broker.reader()?;
+    (0..partitions).try_fold(0, |sum, partition| {
+        let bounds = reader.bounds(TopicPartition { topic: verdicts, partition })?;
+        Ok(sum + bounds.end - bounds.start)
+    })
 }
 
 /// A topology without a model, fed by hand: what it logs is trained on.
@@ -69,6 +145,10 @@ struct Features {
     names: TopicNames,
     rows: TrainingRows,
     piped: usize,
+    /// By offset, from `first` on: what is known of each payment.
+    labels: Vec<Option<bool>>,
+    first: u64,
+    cards: Cards,
 }
 
 impl Features {
@@ -76,11 +156,13 @@ impl Features {
         let names = TopicNames::default();
         let topology = scoring_topology("training", &names, params, &ModelSlot::default())?;
         let options = DriverOptions { partitions: 1, cache_bytes: 1 << 30, ..DriverOptions::default() };
-        Ok(Self { driver: TestDriver::new(topology, options), names, rows: TrainingRows::default(), piped: 0 })
+        let (driver, rows) = (TestDriver::new(topology, options), TrainingRows::default());
+        Ok(Self { driver, names, rows, piped: 0, labels: Vec::new(), first: 0, cards: Cards::default() })
     }
 
-    fn pipe(&mut self, key: &str, json: &[u8], timestamp_ms: i64) -> Result<(), BacktestError> {
+    fn pipe(&mut self, key: &str, json: &[u8], timestamp_ms: i64, fraud: Option<bool>) -> Result<(), BacktestError> {
         self.driver.pipe(&self.names.transactions, Some(key.as_bytes()), Some(json), timestamp_ms);
+        self.labels.push(fraud);
         self.piped += 1;
         if self.piped == CHUNK { self.log() } else { Ok(()) }
     }
@@ -88,8 +170,20 @@ impl Features {
     fn log(&mut self) -> Result<(), BacktestError> {
         self.driver.run()?;
         for record in self.driver.take(&self.names.verdicts) {
-            self.rows.push(&serde_json::from_slice(record.value.as_deref().unwrap_or_default())?);
+            let verdict: Verdict = serde_json::from_slice(record.value.as_deref().unwrap_or_default())?;
+            // `topic:partition:offset`.
+            let offset = verdict.id.rsplit(':').next().and_then(|offset| offset.parse::<u64>().ok());
+            let label = offset.and_then(|offset| self.labels.get(usize::try_from(offset.checked_sub(self.first)?).ok()?));
+            match label.copied().flatten() {
+                Some(fraud) => {
+                    let card = self.cards.number(&verdict.user_id);
+                    self.rows.push_labelled(&verdict, fraud, card);
+                }
+                None => self.rows.push(&verdict),
+            }
         }
+        self.first += self.labels.len() as u64;
+        self.labels.clear();
         for topic in [&self.names.anomalies, &self.names.transactions, &self.names.dead_letters] {
             self.driver.take(topic);
         }
@@ -98,7 +192,7 @@ impl Features {
     }
 }
 
-/// All payments of a file.
+/// The payments of a span out of a file; those before it teach what is normal.
 ///
 /// # Errors
 /// What is wrong with the file.
@@ -106,6 +200,7 @@ pub fn from_file(
     path: &Path,
     mappings: &[Mapping],
     params: &ScoringParams,
+    span: Span,
     progress: &dyn Fn(u64),
 ) -> Result<TrainingRows, BacktestError> {
     let mut features = Features::new(params)?;
@@ -114,11 +209,16 @@ pub fn from_file(
     while let Some(row) = reader.next_row()? {
         json.clear();
         write_payment(&row, &mut json);
-        features.pipe(row.user_id, &json, row.timestamp_ms)?;
+        features.pipe(row.user_id, &json, row.timestamp_ms, row.fraud)?;
         progress(features.rows.len() as u64);
     }
     features.log()?;
-    Ok(features.rows)
+    let mut rows = features.rows;
+    if let Span::Between { from_ms, to_ms } = span {
+        rows.keep_between(from_ms, to_ms);
+    }
+    span.trim(std::slice::from_mut(&mut rows));
+    Ok(rows)
 }
 
 /// So many made-up payments; the first half only teaches what is normal.
@@ -132,7 +232,7 @@ pub fn synthetic(count: u64, params: &ScoringParams, progress: &dyn Fn(u64)) -> 
     for payment in generator.take(usize::try_from(count).unwrap_or(usize::MAX)) {
         json.clear();
         payment.write_json(&mut json);
-        features.pipe(&payment.user_id, &json, payment.timestamp_ms)?;
+        features.pipe(&payment.user_id, &json, payment.timestamp_ms, None)?;
         progress(features.rows.len() as u64);
     }
     features.log()?;

@@ -120,12 +120,13 @@ fn made(count: usize) -> String {
 }
 
 /// A model trained once for all tests, on days `from..to` of a file.
-fn trained(name: &str, csv: &Path, from: u32, to: u32) -> PathBuf {
+fn trained(name: &str, csv: &Path, from: u32, to: u32, seed: u64) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let path = folder.join(format!("{name}-{}.forest", std::process::id()));
     let [from, to] = [from, to].map(|day| day.to_string());
+    let seed = seed.to_string();
     let mut command = program(folder);
-    command.arg("backtest").arg(csv).args(["--train-from", &from, "--train-to", &to, "--judge-from", &to]);
+    command.arg("backtest").arg(csv).args(["--train-from", &from, "--train-to", &to, "--judge-from", &to, "--seed", &seed]);
     succeed(command.arg("--model-out").arg(&path));
     path
 }
@@ -133,18 +134,27 @@ fn trained(name: &str, csv: &Path, from: u32, to: u32) -> PathBuf {
 /// A model of made-up payments.
 pub fn model() -> &'static Path {
     static MODEL: OnceLock<PathBuf> = OnceLock::new();
-    MODEL.get_or_init(|| {
-        let csv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("made-{}.csv", std::process::id()));
-        std::fs::write(&csv, made(12_000)).expect("a file of payments");
-        let model = trained("made", &csv, 0, 2);
-        std::fs::remove_file(csv).expect("removed");
-        model
-    })
+    MODEL.get_or_init(|| model_of(42))
+}
+
+/// Another model of the same payments.
+pub fn other_model() -> &'static Path {
+    static MODEL: OnceLock<PathBuf> = OnceLock::new();
+    MODEL.get_or_init(|| model_of(7))
+}
+
+fn model_of(seed: u64) -> PathBuf {
+    let name = format!("made-{seed}");
+    let csv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.csv", std::process::id()));
+    std::fs::write(&csv, made(12_000)).expect("a file of payments");
+    let model = trained(&name, &csv, 0, 2, seed);
+    std::fs::remove_file(csv).expect("removed");
+    model
 }
 
 /// A model of the Sparkov payments, trained as the issue has it.
 pub fn sparkov_model(csv: &Path) -> PathBuf {
-    trained("sparkov", csv, 193, 200)
+    trained("sparkov", csv, 193, 200, 42)
 }
 
 /// What is wrong with verdicts beside the expected ones; empty where nothing is. `once`: each is there exactly once, otherwise at

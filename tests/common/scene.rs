@@ -237,6 +237,14 @@ impl Scene {
         std::fs::remove_dir_all(self.path(state)).expect("removed");
     }
 
+    /// Puts a model's file into the registry, as an operator does; its id.
+    pub fn register(&self, model: &Path) -> String {
+        let output = self.call(&["models", "import", model.to_str().expect("a plain path"), "--json"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let version: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        version["id"].as_str().expect("an id").to_owned()
+    }
+
     /// Runs a command to its end.
     pub fn call(&self, arguments: &[&str]) -> Output {
         self.command("none", arguments).output().expect("it runs")

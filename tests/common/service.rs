@@ -90,10 +90,21 @@ impl Service {
 
     /// The status and body of an answer.
     pub fn get(&mut self, path: &str) -> (u16, String) {
+        self.ask("GET", path, "")
+    }
+
+    /// As [`Self::get`], with a body of JSON; an empty one is none.
+    pub fn post(&mut self, path: &str, body: &str) -> (u16, String) {
+        self.ask("POST", path, body)
+    }
+
+    fn ask(&mut self, method: &str, path: &str, body: &str) -> (u16, String) {
         let address = self.address();
         let mut stream = TcpStream::connect(&address).expect("a connection");
         stream.set_read_timeout(Some(ANSWER)).expect("a time-out");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("a request");
+        let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{kind}");
+        write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).expect("a request");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");

@@ -143,12 +143,13 @@ impl TestDriver {
         let sim = SimBroker::new(topology.topics().clone());
         let changelogs: Vec<TopicId> = topology.changelogs().collect();
         for (topic, name) in topology.topics().iter() {
-            let cleanup = if changelogs.contains(&topic) {
+            let cleanup = if changelogs.contains(&topic) || topology.globals().contains(&topic) {
                 Cleanup::Compact { tombstone_retention_ms: 86_400_000 }
             } else {
                 Cleanup::Delete { retention_ms: None }
             };
-            let partitions = options.partitions;
+            let is_global = topology.globals().contains(&topic);
+            let partitions = if is_global { 1 } else { options.partitions };
             let is_input = topology.subs().iter().any(|sub| sub.inputs.contains(&topic));
             let max_message_bytes = if is_input { options.input_max_bytes } else { None };
             let spec = TopicSpec { name: name.to_owned(), partitions, cleanup, max_message_bytes };

@@ -81,6 +81,7 @@ pub struct Topology {
     subs: Vec<SubTopology>,
     dead_letters: Option<TopicId>,
     members: Option<TopicId>,
+    globals: Vec<TopicId>,
 }
 
 impl std::fmt::Debug for Topology {
@@ -93,7 +94,8 @@ impl Topology {
     /// Begins a topology for this application id: the consumer group's name and the prefix of internal topics.
     #[must_use]
     pub fn builder(application: &str) -> Builder {
-        Builder { application: application.into(), names: Vec::new(), subs: Vec::new(), dead_letters: None, members: None }
+        let (names, subs, globals) = (Vec::new(), Vec::new(), Vec::new());
+        Builder { application: application.into(), names, subs, dead_letters: None, members: None, globals }
     }
 
     /// The application id.
@@ -132,6 +134,12 @@ impl Topology {
         self.members
     }
 
+    /// Topics of one partition that every instance reads as a whole, outside of its tasks.
+    #[must_use]
+    pub fn globals(&self) -> &[TopicId] {
+        &self.globals
+    }
+
     /// Changelog topics, in order.
     pub fn changelogs(&self) -> impl Iterator<Item = TopicId> {
         self.subs.iter().flat_map(|sub| sub.stores.iter().map(|store| store.changelog))
@@ -158,6 +166,9 @@ impl Topology {
         }
         if let Some(members) = self.members {
             let _ = writeln!(out, "  Members: {}", self.topics.name(members));
+        }
+        if !self.globals.is_empty() {
+            let _ = writeln!(out, "  Read by every instance: {}", list(&self.globals));
         }
         out
     }
@@ -215,6 +226,7 @@ pub struct Builder {
     subs: Vec<SubTopology>,
     dead_letters: Option<TopicId>,
     members: Option<TopicId>,
+    globals: Vec<TopicId>,
 }
 
 impl Builder {
@@ -238,6 +250,15 @@ impl Builder {
     pub fn members(mut self) -> Self {
         let topic = format!("{}-members", self.application);
         self.members = Some(self.topic(&topic));
+        self
+    }
+
+    /// A compacted topic of one partition that every instance reads as a whole: what it says has no order relative to the inputs, so
+    /// what follows from it takes effect through decisions.
+    #[must_use]
+    pub fn global(mut self, topic: &str) -> Self {
+        let topic = self.topic(topic);
+        self.globals.push(topic);
         self
     }
 
@@ -304,9 +325,14 @@ impl Builder {
         if let Some(both) = changelogs.intersection(&read).next() {
             faults.push(format!("`{}` is a changelog and an input", topics.name(*both)));
         }
+        let written =
+            |topic: &TopicId| self.subs.iter().any(|sub| sub.outputs.contains(topic)) || Some(*topic) == self.dead_letters;
+        for topic in self.globals.iter().filter(|topic| read.contains(topic) || changelogs.contains(topic) || written(topic)) {
+            faults.push(format!("`{}` is for every instance and is something else as well", topics.name(*topic)));
+        }
         if faults.is_empty() {
-            let Self { application, subs, dead_letters, members, .. } = Self { names: Vec::new(), ..self };
-            Ok(Topology { application, topics, subs, dead_letters, members })
+            let Self { application, subs, dead_letters, members, globals, .. } = Self { names: Vec::new(), ..self };
+            Ok(Topology { application, topics, subs, dead_letters, members, globals })
         } else {
             Err(InvalidTopology(faults))
         }

@@ -69,7 +69,10 @@ impl fmt::Display for TrainError {
 impl core::error::Error for TrainError {}
 
 /// Checks what [`train_tree`] takes for granted.
-pub(crate) fn check(rows: ArrayView2<'_, f32>, params: &TrainParams) -> Result<(), TrainError> {
+///
+/// # Errors
+/// [`TrainError`] names what does not fit.
+pub fn check(rows: ArrayView2<'_, f32>, params: &TrainParams) -> Result<(), TrainError> {
     let samples_fit = (2..=SAMPLES_MAX).contains(&params.max_samples);
     if !(1..=TREES_MAX).contains(&params.trees) || !samples_fit {
         return Err(TrainError::Params);

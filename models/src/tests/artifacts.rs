@@ -33,10 +33,14 @@ fn training_in_steps_gives_the_same_model() {
     let set = Model::prepare(data.view(), &amounts, PARAMS, 0.01, None, Window { from_ms: 1, to_ms: 2 }).unwrap();
     let mut trees: Vec<_> = (0..set.trees()).rev().map(|i| set.train_tree(i)).collect();
     trees.reverse();
-    let stepped = set.clone().finish(trees).unwrap();
+    let forest = set.forest(trees).unwrap();
+    let mut raw_scores = Vec::new();
+    forest.raw_scores(set.features(), &mut raw_scores);
+    let stepped = set.clone().finish(forest.clone(), &raw_scores).unwrap();
     assert_eq!(stepped, model(200, PARAMS).1);
     assert_eq!(stepped.global_amount_p99, 197.01);
-    assert_eq!(set.finish(Vec::new()), Err(TrainError::Dimensions));
+    assert_eq!(set.forest(Vec::new()), Err(TrainError::Dimensions));
+    assert_eq!(set.finish(forest, &[]), Err(TrainError::Dimensions));
 }
 
 #[test]

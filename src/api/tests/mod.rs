@@ -6,6 +6,7 @@ mod anywhere;
 mod arbitrary;
 mod client;
 mod inference;
+mod models;
 mod overview;
 mod state;
 mod watching;

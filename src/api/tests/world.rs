@@ -1,6 +1,7 @@
 //! An instance in small: one real worker on a simulated broker, a store in memory, and the interface above them.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -30,7 +31,11 @@ use super::client::Client;
 use crate::api::{Api, Health, serve};
 use crate::config::{ApiToken, ProcessingGuarantee};
 use crate::membership::Directory;
+use crate::registry::{Artifacts, Registry};
+use crate::retraining::Retraining;
 use crate::scoring::{ModelSlot, ScoringParams, TopicNames, UserProfile, scoring_topology};
+use crate::training::Span;
+use crate::training::jobs::{Jobs, Order, Promotion, Source};
 
 /// Partitions of every topic.
 const PARTITIONS: u32 = 4;
@@ -115,6 +120,9 @@ pub(super) struct World {
     pub(super) address: SocketAddr,
     pub(super) health: Arc<Health>,
     pub(super) model: ModelSlot,
+    pub(super) registry: Registry,
+    /// Where artifacts are.
+    pub(super) folder: tempfile::TempDir,
     pub(super) store: Arc<Moody>,
     pub(super) tasks: Arc<Tasks>,
     pub(super) clock: MockClock,
@@ -125,6 +133,29 @@ pub(super) struct World {
     runtime: Runtime,
     stop: Option<oneshot::Sender<()>>,
     server: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+/// The models of the broker's topic, in a folder.
+fn registry(sim: &SimBroker, topology: &Topology, folder: &Path, model: &ModelSlot, clock: &MockClock) -> Registry {
+    let artifacts = Artifacts::open(folder.to_str().expect("a plain path")).expect("a folder");
+    let topic = topology.topics().find("models").expect("the topology has it");
+    Registry::new(&Arc::new(sim.clone()), topic, artifacts, model.clone(), Arc::new(clock.clone()), "one")
+}
+
+/// A retrain at three at night, on an instance that has no partition to do it for.
+fn retraining(registry: &Registry, jobs: &Jobs, clock: &MockClock) -> Retraining {
+    let order = Order {
+        source: Source::Verdicts,
+        span: Span::LastDays(7),
+        trees: 10,
+        samples: 64,
+        seed: 1,
+        contamination: 0.01,
+        promotion: Promotion::IfPassed,
+        why: "retrained",
+    };
+    let cron = crate::schedule::parse("0 3 * * *").expect("a schedule");
+    Retraining::new(registry.clone(), jobs.clone(), Arc::new(clock.clone()), Some(cron), order, || false)
 }
 
 impl World {
@@ -155,6 +186,10 @@ impl World {
         };
         let clock = MockClock::at(NOW_MS);
         let health = Arc::new(Health::new(1, NOW_MS.unsigned_abs(), 60_000));
+        let folder = tempfile::tempdir().expect("a folder");
+        let registry = registry(&sim, &topology, folder.path(), &model, &clock);
+        let jobs = Jobs::default();
+        let retraining = retraining(&registry, &jobs, &clock);
         let api = Api {
             instance: directory.me(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
@@ -164,6 +199,9 @@ impl World {
             metrics: Arc::clone(&parts.metrics),
             backend: Arc::clone(&parts.backend),
             model: model.clone(),
+            registry: registry.clone(),
+            jobs: jobs.clone(),
+            retraining,
             params,
             directory,
             session_ms: SESSION_MS,
@@ -181,6 +219,8 @@ impl World {
             address,
             health,
             model,
+            registry,
+            folder,
             store,
             tasks: Arc::clone(&parts.tasks),
             clock,

@@ -14,6 +14,7 @@ mod limits;
 mod lost_commits;
 mod members;
 mod migrate;
+mod models;
 mod no_broker;
 mod offsets;
 mod partitioning;

@@ -32,6 +32,8 @@ fn missing_topics_are_created_to_fit_the_input() {
     let changelog = scene.changelog();
     assert_eq!(scene.property(&changelog, "cleanup.policy"), "compact");
     assert_eq!(scene.property(&changelog, "delete.retention.ms"), (7 * 24 * 3_600_000).to_string());
+    assert_eq!(scene.ends(&scene.topic("models")).len(), 1, "order between models matters");
+    assert_eq!(scene.property(&scene.topic("models"), "cleanup.policy"), "compact");
     assert_eq!(scene.property(&scene.topic("dead-letters"), "max.message.bytes"), (2_000_000 + (16 << 10)).to_string());
     assert_eq!(scene.ends(&scene.topic("app-members")).len(), 1, "announcements have an order");
     assert_eq!(scene.property(&scene.topic("app-members"), "cleanup.policy"), "compact");

@@ -1,0 +1,228 @@
+//! Records of the models topic: JSON under the keys `model/{id}`, `active`, `retrain/request` and `retrain/last`.
+
+use models::validate::Report;
+use models::{Model, TrainParams, Window};
+use serde::{Deserialize, Serialize};
+
+/// Activations remembered for rolling back.
+pub const HISTORY_MAX: usize = 16;
+/// Bytes of a record that is looked at: a report is far below.
+pub(super) const RECORD_BYTES_MAX: usize = 256 << 10;
+const ACTIVE: &str = "active";
+const REQUEST: &str = "retrain/request";
+const LAST: &str = "retrain/last";
+const MODEL: &str = "model/";
+
+/// A trained model, as it was registered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Version {
+    /// The first 16 hexadecimal digits of the digest: what verdicts name.
+    pub id: String,
+    /// SHA-256 of the artifact before its own checksum, in hexadecimal: the whole content.
+    pub digest: String,
+    /// Bytes of the artifact.
+    pub bytes: u64,
+    /// When it was registered, in milliseconds since the epoch.
+    pub created_ms: i64,
+    /// Event times of the rows it was trained on: from the first to the last, in milliseconds.
+    pub from_ms: i64,
+    /// See `from_ms`.
+    pub to_ms: i64,
+    /// Rows it was trained on.
+    pub rows: u64,
+    /// Trees.
+    pub trees: u64,
+    /// Rows of each tree.
+    pub samples: u64,
+    /// Seed.
+    pub seed: u64,
+    /// The share of the window taken to be anomalous.
+    pub contamination: f64,
+    /// Where its rows came from: `verdicts`, `csv`, `import`, ...
+    pub source: String,
+    /// The model that was active when it was trained.
+    #[serde(default)]
+    pub parent: Option<String>,
+    /// What validation found; none where it was imported.
+    #[serde(default)]
+    pub report: Option<Report>,
+}
+
+impl Version {
+    /// What a model and its artifact say of themselves.
+    pub(super) fn of(model: &Model, artifact: &[u8], source: &str, created_ms: i64) -> Self {
+        let TrainParams { trees, max_samples, seed } = model.params;
+        let Window { from_ms, to_ms } = model.window;
+        Self {
+            id: model.id.clone(),
+            digest: digest_of(artifact),
+            bytes: artifact.len() as u64,
+            created_ms,
+            from_ms,
+            to_ms,
+            rows: model.trained_rows,
+            trees: trees as u64,
+            samples: max_samples as u64,
+            seed,
+            contamination: model.contamination,
+            source: source.to_owned(),
+            parent: None,
+            report: None,
+        }
+    }
+}
+
+/// The checksum that ends an artifact, in hexadecimal.
+pub(super) fn digest_of(artifact: &[u8]) -> String {
+    let checksum = artifact.last_chunk::<32>().map_or(&[] as &[u8], |checksum| checksum);
+    checksum.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Which model scores from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activation {
+    /// Its id.
+    pub model: String,
+    /// Those before it, the latest first: what rolling back goes through.
+    #[serde(default)]
+    pub previous: Vec<String>,
+    /// When, in milliseconds since the epoch.
+    pub at_ms: i64,
+    /// Why: `promoted`, `rolled back`, `retrained`, `first model`, `imported`.
+    pub why: String,
+    /// The instance that wrote it.
+    pub instance: String,
+}
+
+/// Somebody wants a retraining now. Whichever instance holds partition 0 of the payments does it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Its id.
+    pub id: String,
+    /// When, in milliseconds since the epoch.
+    pub at_ms: i64,
+}
+
+/// How a retraining came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retrained {
+    /// It is under way.
+    Running,
+    /// Too few rows.
+    Skipped,
+    /// A check failed: the old model goes on.
+    Kept,
+    /// The new model is live.
+    Promoted,
+    /// There is no candidate.
+    Failed,
+}
+
+/// The last retraining, wherever it ran.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastRetrain {
+    /// The time or request that it was for: the schedule's, in milliseconds since the epoch.
+    #[serde(default)]
+    pub due_ms: Option<i64>,
+    /// The request's id, where one was answered.
+    #[serde(default)]
+    pub request: Option<String>,
+    /// When it began.
+    pub began_ms: i64,
+    /// When it ended.
+    #[serde(default)]
+    pub ended_ms: Option<i64>,
+    /// How it came out.
+    pub outcome: Retrained,
+    /// Why, for a person.
+    pub why: String,
+    /// The candidate, where there is one.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// Where it ran.
+    pub instance: String,
+}
+
+/// One record of the topic.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Entry {
+    /// A version was registered.
+    Version(Box<Version>),
+    /// A version is no more.
+    Gone(String),
+    /// A version is active from here on.
+    Active(Activation),
+    /// A retraining is wanted.
+    Request(Request),
+    /// A retraining has begun or ended.
+    Last(LastRetrain),
+}
+
+impl Entry {
+    /// From the wire; the message says what is wrong. None for keys of a later version of this program.
+    pub(super) fn decode(key: &[u8], value: Option<&[u8]>) -> Option<Result<Self, String>> {
+        let name = std::str::from_utf8(key).ok()?;
+        if value.is_some_and(|value| value.len() > RECORD_BYTES_MAX) {
+            return Some(Err(format!("has more than {RECORD_BYTES_MAX} bytes")));
+        }
+        let fault = |why: serde_json::Error| why.to_string();
+        match name {
+            ACTIVE => return Some(serde_json::from_slice(value?).map(Self::Active).map_err(fault).and_then(Self::checked)),
+            REQUEST => return Some(serde_json::from_slice(value?).map(Self::Request).map_err(fault)),
+            LAST => return Some(serde_json::from_slice(value?).map(Self::Last).map_err(fault)),
+            _ => {}
+        }
+        let id = name.strip_prefix(MODEL)?;
+        let Some(value) = value else { return Some(Ok(Self::Gone(id.to_owned()))) };
+        let version: Result<Version, _> = serde_json::from_slice(value);
+        Some(match version {
+            Ok(version) if version.id == id => Self::checked(Self::Version(Box::new(version))),
+            Ok(_) => Err("its key names another model".to_owned()),
+            Err(why) => Err(fault(why)),
+        })
+    }
+
+    /// Ids become names of files: only what an id can be is let through.
+    fn checked(self) -> Result<Self, String> {
+        let fits = match &self {
+            Self::Version(version) => is_id(&version.id) && version.digest.starts_with(&version.id),
+            Self::Active(activation) => {
+                is_id(&activation.model)
+                    && activation.previous.len() <= HISTORY_MAX
+                    && activation.previous.iter().all(|id| is_id(id))
+            }
+            Self::Gone(_) | Self::Request(_) | Self::Last(_) => true,
+        };
+        fits.then_some(self).ok_or_else(|| "an id is not 16 hexadecimal digits, or does not begin the digest".to_owned())
+    }
+
+    /// The key on the wire.
+    pub(super) fn key(&self) -> Vec<u8> {
+        match self {
+            Self::Version(version) => format!("{MODEL}{}", version.id).into_bytes(),
+            Self::Gone(id) => format!("{MODEL}{id}").into_bytes(),
+            Self::Active(_) => ACTIVE.into(),
+            Self::Request(_) => REQUEST.into(),
+            Self::Last(_) => LAST.into(),
+        }
+    }
+
+    /// The value on the wire; none is a tombstone.
+    pub(super) fn value(&self) -> Option<Vec<u8>> {
+        let value = match self {
+            Self::Version(version) => serde_json::to_vec(version),
+            Self::Active(activation) => serde_json::to_vec(activation),
+            Self::Request(request) => serde_json::to_vec(request),
+            Self::Last(last) => serde_json::to_vec(last),
+            Self::Gone(_) => return None,
+        };
+        Some(value.expect("invariant: text keys and finite numbers always serialise"))
+    }
+}
+
+/// Whether this can be a model's id.
+#[must_use]
+pub fn is_id(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
