@@ -2,7 +2,7 @@
 # compiled once.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help demo build test sim conformance chaos lint doc bench bench-peers clean
+.PHONY: help demo build test sim conformance chaos lint deploy-check doc env bench bench-peers clean
 
 cargo := scripts/cargo.sh
 all := --release --locked --workspace
@@ -32,6 +32,12 @@ chaos: ## three instances on a real Kafka under load and faults (MINUTES=4, SEED
 
 lint: ## rustfmt, shellcheck, cargo-deny, clippy, rustdoc
 	@scripts/lint.sh
+
+deploy-check: ## Dockerfile, docker-compose.yml and deploy/, as far as can be without a container engine
+	@scripts/timed.sh deployment scripts/deploy.sh
+
+env: ## writes .env with fresh secrets for docker-compose.yml
+	@scripts/env.sh
 
 doc: ## the API documentation, in target/doc
 	@scripts/timed.sh doc $(cargo) doc $(all) --no-deps

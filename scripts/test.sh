@@ -38,6 +38,7 @@ if [ "$failed" = 0 ]; then
   [[ -n $filter && $filter != every_planted* ]] || step "planted bugs" env BUG=all scripts/sim.sh > >(tee -a "$log") 2>&1
   wait $!
 fi
+[ -n "$filter" ] || step "deployment" scripts/deploy.sh
 [ -n "$filter" ] || scripts/lint.sh || failed=1
 
 if [ "${CI:-}" = true ] && [ "$(compgen -G 'target/release/build/librocksdb-sys-*/output' | wc -l)" -gt 1 ]; then

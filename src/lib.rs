@@ -3,6 +3,7 @@
 //! `instance` puts parts together, `scoring` is where models meet topology, commands hold no logic.
 
 pub mod api;
+mod ask;
 pub mod audit;
 pub mod backtest;
 pub mod backup;

@@ -4,7 +4,6 @@
 //! positions, no keys, no values), the end of a log file, and what a running instance answers. All text passes through [`Scrub`].
 //! Each part that could not be had says why in its own place: a bundle is most wanted when things are broken.
 
-mod ask;
 mod folder;
 mod scrub;
 
@@ -51,7 +50,8 @@ impl Parts {
     /// Adds what an instance at this address answers.
     pub fn add_answers(&mut self, address: &str) {
         for question in QUESTIONS {
-            let answer = ask::get(address, question, ANSWER).unwrap_or_else(|why| format!("no answer from {address}: {why}"));
+            let answer =
+                crate::ask::get(address, question, ANSWER).unwrap_or_else(|why| format!("no answer from {address}: {why}"));
             self.add(format!("http{}.txt", question.replace('/', "-")), answer);
         }
     }

@@ -16,6 +16,7 @@ pub mod explain;
 pub mod forest;
 pub mod migrate;
 pub mod models;
+pub mod probe;
 pub mod rebuild;
 pub mod redrive;
 pub mod run;
@@ -108,6 +109,8 @@ pub enum Command {
     Topology(topology::Args),
     /// Check the settings, and that each part answers
     Check(check::Args),
+    /// Ask the instance on this machine whether it is alive or ready
+    Probe(probe::Args),
     /// Show the settings in force and where each is from
     Config(config::Args),
     /// Compare profiles, changelog, payments, decisions and verdicts, and name the first difference
@@ -158,6 +161,7 @@ impl Command {
             Self::Forest(args) => forest::run(&args, &settings),
             Self::Topology(args) => topology::run(args, settings),
             Self::Check(args) => check::run(args, settings),
+            Self::Probe(args) => probe::run(&args, &settings),
             Self::Config(args) => config::run(args, settings),
             Self::Verify(args) => verify::run(args, settings),
             Self::Explain(args) => explain::run(args, settings),

@@ -8,7 +8,7 @@ use std::time::Duration;
 const BYTES_MAX: u64 = 4 << 20;
 
 /// The answer's status line and body.
-pub(super) fn get(address: &str, path: &str, wait: Duration) -> Result<String> {
+pub fn get(address: &str, path: &str, wait: Duration) -> Result<String> {
     let to = address.to_socket_addrs()?.next().ok_or_else(|| Error::other("no address"))?;
     let mut stream = TcpStream::connect_timeout(&to, wait)?;
     stream.set_read_timeout(Some(wait))?;
