@@ -159,6 +159,7 @@ impl Retraining {
     fn outcome(&self, began: LastRetrain, job: Job) -> LastRetrain {
         let (outcome, why, model) = match job.phase {
             Phase::Done(done) if done.promoted => (Retrained::Promoted, done.why, Some(done.model)),
+            Phase::Done(done) if done.shadow => (Retrained::Shadow, done.why, Some(done.model)),
             Phase::Done(done) => (Retrained::Kept, done.why, Some(done.model)),
             Phase::Skipped { why } => (Retrained::Skipped, why, None),
             Phase::Failed { why } => (Retrained::Failed, why, None),
@@ -320,6 +321,7 @@ mod tests {
             model: "0123456789abcdef".to_owned(),
             rows: 5_000,
             promoted,
+            shadow: false,
             why: if promoted { "all checks passed" } else { "the old model goes on; failed: psi_score" }.to_owned(),
             report: Report::default(),
         };

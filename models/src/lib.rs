@@ -33,6 +33,7 @@ extern crate std;
 
 pub mod artifact;
 pub mod calibration;
+pub mod compare;
 pub mod explain;
 pub mod features;
 pub mod forest;

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod causes;
+mod compare;
 mod data;
 mod forests;
 mod profiles;

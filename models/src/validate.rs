@@ -9,6 +9,7 @@
 //! | `psi_score`, `psi_<feature>` | population stability of held-out against trained rows | see [`psi`] |
 //! | `top_overlap` | Jaccard of the highest 0.5% with the active model's | [`OVERLAP_MIN`] up |
 //! | `recall_<anomaly>` | share of injected anomalies at the threshold | see [`inject`] |
+//! | `ranking_<anomaly>` | the chance that one scores above a row that is left as it was: AUROC, whatever the threshold | see [`inject`] |
 //! | `average_precision`, `card_precision` | on labelled rows | [`LABELLED_MIN`] of the active model's up |
 
 pub mod inject;
@@ -79,13 +80,13 @@ pub struct Check {
 }
 
 impl Check {
-    fn judged(name: &str, value: f64, low: Option<f64>, high: Option<f64>, note: String) -> Self {
+    pub(crate) fn judged(name: &str, value: f64, low: Option<f64>, high: Option<f64>, note: String) -> Self {
         let within = low.is_none_or(|low| value >= low) && high.is_none_or(|high| value <= high);
         let outcome = if within { Outcome::Passed } else { Outcome::Failed };
         Self { name: name.to_owned(), outcome, value: Some(value), low, high, note }
     }
 
-    fn skipped(name: &str, note: &str) -> Self {
+    pub(crate) fn skipped(name: &str, note: &str) -> Self {
         Self { name: name.to_owned(), outcome: Outcome::Skipped, value: None, low: None, high: None, note: note.to_owned() }
     }
 }
@@ -139,9 +140,11 @@ impl Rows<'_> {
     }
 }
 
-/// What is known of the held-out rows, parallel to them.
+/// What is known of held-out rows: parallel slices.
 #[derive(Clone, Copy, Debug)]
 pub struct Labels<'a> {
+    /// Which rows, by their place; the others are not known and count for nothing.
+    pub rows: &'a [usize],
     /// Whether each is a fraud.
     pub fraud: &'a [bool],
     /// Its day.
@@ -199,7 +202,7 @@ pub fn validate(evidence: &Evidence<'_>) -> Report {
         checks.push(anomaly_rate(&held_out, evidence.candidate.contamination));
         checks.extend(stability(evidence, &trained, &held_out));
         checks.push(top_overlap(evidence, &trained, &held_out));
-        checks.extend(inject::recalls(evidence, &held_out));
+        checks.extend(inject::checks(evidence, &held_out));
         checks.extend(labelled(evidence, &held_out));
     }
     Report { trained_rows: evidence.trained.len() as u64, held_out_rows: evidence.held_out.len() as u64, checks }
@@ -279,15 +282,16 @@ fn top_overlap(evidence: &Evidence<'_>, trained: &[f64], held_out: &[f64]) -> Ch
 
 fn labelled(evidence: &Evidence<'_>, candidate: &[f64]) -> [Check; 2] {
     let names = ["average_precision", "card_precision"];
-    let Some(Labels { fraud, day, card }) = evidence.labels else {
+    let Some(Labels { rows, fraud, day, card }) = evidence.labels else {
         return names.map(|name| Check::skipped(name, "the held-out rows have no labels"));
     };
     if fraud.iter().filter(|&&fraud| fraud).count() < FRAUDS_LEAST {
         return names.map(|name| Check::skipped(name, "fewer than 20 held-out rows are labelled as fraud"));
     }
     let figures = |scores: &[f64]| {
-        let cards = card_precision(day, card, scores, fraud, CARDS);
-        [average_precision(fraud, scores).unwrap_or(0.0), cards.unwrap_or(0.0)]
+        let scores: Vec<f64> = rows.iter().map(|&row| scores[row]).collect();
+        let cards = card_precision(day, card, &scores, fraud, CARDS);
+        [average_precision(fraud, &scores).unwrap_or(0.0), cards.unwrap_or(0.0)]
     };
     let found = figures(candidate);
     let before = evidence.active.map(|active| figures(&evidence.scores(active, &evidence.held_out)));

@@ -23,6 +23,7 @@ mod exposition;
 mod graph;
 mod health;
 mod inference;
+mod labels;
 mod models;
 mod parameters;
 mod patience;
@@ -32,6 +33,7 @@ mod profile;
 mod reply;
 mod routes;
 mod server;
+mod shadow;
 mod site;
 mod stores;
 mod tally;
@@ -51,10 +53,12 @@ use topology::status::Tasks;
 use topology::topology::Topology;
 
 use crate::config::ProcessingGuarantee;
+use crate::labels::Labels;
 use crate::membership::Directory;
 use crate::registry::Registry;
 use crate::retraining::Retraining;
 use crate::scoring::{ModelSlot, ScoringParams};
+use crate::snoozes::Snoozes;
 use crate::training::jobs::Jobs;
 
 pub use health::Health;
@@ -84,6 +88,10 @@ pub struct Api {
     pub jobs: Jobs,
     /// The daily retrain.
     pub retraining: Retraining,
+    /// What people found out.
+    pub labels: Labels,
+    /// Who is left alone.
+    pub snoozes: Snoozes,
     /// How the stream scores.
     pub params: ScoringParams,
     /// Who has the partitions that this instance has not.

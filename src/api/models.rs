@@ -88,6 +88,8 @@ pub(super) fn problem(call: &Call, why: &RegistryError) -> Problem {
     let kind = match why {
         RegistryError::Unknown => Kind::NoSuchModel,
         RegistryError::NoEarlier => Kind::NoEarlierModel,
+        RegistryError::NoShadow => Kind::NoShadow,
+        RegistryError::IsActive | RegistryError::TooManyShadows => Kind::ShadowRefused,
         // Made of our own words and the settings': whoever operates the instance needs it.
         RegistryError::Unusable(_) => Kind::ArtifactUnusable,
         RegistryError::Broker(_) | RegistryError::Pending => {

@@ -91,6 +91,18 @@ kinds! {
     /// The job is unknown.
     NoSuchJob = "no-such-job", NOT_FOUND, "There is no such training",
         "Jobs are known to the instance that took the order, for its last hundred trainings, and forgotten when it ends.";
+    /// The verdict is unknown.
+    NoSuchVerdict = "no-such-verdict", NOT_FOUND, "There is no such verdict",
+        "A verdict's id is the place of its payment: topic, partition and offset. No payment that is still retained lies there. A label may name          the payment by `tx_id` and `user_id` instead.";
+    /// The snooze is unknown.
+    NoSuchSnooze = "no-such-snooze", NOT_FOUND, "There is no such snooze",
+        "It was never there, or is over. `GET /v1/snoozes` lists those in force.";
+    /// The model is not in shadow.
+    NoShadow = "no-shadow", NOT_FOUND, "The model is not in shadow",
+        "It was never compared with the active model, or that has ended already. `POST /v1/models/{id}/shadow` begins it.";
+    /// The model cannot be in shadow now.
+    ShadowRefused = "shadow-refused", CONFLICT, "The model cannot go into shadow",
+        "The active model has nothing to be compared with, and only a few models are in shadow at once. `detail` says which it is;          `DELETE /v1/models/{id}/shadow` ends one.";
     /// Nothing to go back to.
     NoEarlierModel = "no-earlier-model", CONFLICT, "There is no earlier model",
         "Only models that were active can be rolled back to. Promote the one you want.";

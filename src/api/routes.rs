@@ -26,7 +26,7 @@ use super::auth::{Access, Caller, authorise};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::site::Site;
-use super::{anywhere, exposition, graph, inference, models, probes, profile, stores, train, users};
+use super::{anywhere, exposition, graph, inference, labels, models, probes, profile, shadow, stores, train, users};
 use crate::config::Scope;
 use crate::query::{ANSWERED_BY, HOP};
 
@@ -120,6 +120,7 @@ pub(crate) struct Route {
 }
 
 const QUERY: Access = Access::Needs(Scope::Query);
+const WRITE: Access = Access::Needs(Scope::Write);
 const ADMIN: Access = Access::Needs(Scope::Admin);
 
 const fn get(path: &'static str, access: Access, run: Run) -> Route {
@@ -135,8 +136,12 @@ const fn call(path: &'static str, access: Access, run: Run) -> Route {
     Route { method: Method::POST, path, access, run, bodiless: true }
 }
 
+const fn delete(path: &'static str, access: Access, run: Run) -> Route {
+    Route { method: Method::DELETE, path, access, run, bodiless: true }
+}
+
 /// Every route there is.
-pub(crate) static ROUTES: [Route; 19] = [
+pub(crate) static ROUTES: [Route; 27] = [
     get("/livez", Access::Open, Run::Here(probes::livez)),
     get("/readyz", Access::Open, Run::Here(probes::readyz)),
     get("/startupz", Access::Open, Run::Here(probes::startupz)),
@@ -151,11 +156,19 @@ pub(crate) static ROUTES: [Route; 19] = [
     get("/v1/models", QUERY, Run::Here(models::list)),
     get("/v1/models/{}", QUERY, Run::Here(models::show)),
     call("/v1/models/{}/promote", ADMIN, Run::Aside(models::promote)),
+    get("/v1/models/{}/shadow", QUERY, Run::Here(shadow::show)),
+    call("/v1/models/{}/shadow", ADMIN, Run::Aside(shadow::begin)),
+    delete("/v1/models/{}/shadow", ADMIN, Run::Aside(shadow::end)),
     call("/v1/models/rollback", ADMIN, Run::Aside(models::roll_back)),
     call("/v1/train", ADMIN, Run::Here(train::order)),
     get("/v1/train/{}", QUERY, Run::Here(train::job)),
     get("/v1/retrain/status", QUERY, Run::Here(train::retrain_status)),
     call("/v1/retrain/trigger", ADMIN, Run::Aside(train::trigger)),
+    post("/v1/labels", WRITE, Run::Aside(labels::label)),
+    get("/v1/quality", QUERY, Run::Aside(labels::quality)),
+    post("/v1/snoozes", WRITE, Run::Aside(labels::snooze)),
+    get("/v1/snoozes", QUERY, Run::Here(labels::list_snoozes)),
+    delete("/v1/snoozes/{}", WRITE, Run::Aside(labels::end_snooze)),
 ];
 
 /// Answers a request, whatever it is.

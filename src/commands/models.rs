@@ -14,6 +14,7 @@ use crate::instance::Blueprint;
 use crate::output::table;
 use crate::registry::{Activation, Artifacts, Registry, RegistryError, State, Version, View};
 use crate::service;
+use crate::shadow::Summary;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,9 +22,11 @@ Examples:
   mangrove models show 3f0c9a5d1e2b4c67
   mangrove models promote 3f0c9a5d1e2b4c67
   mangrove models rollback
+  mangrove models shadow 3f0c9a5d1e2b4c67 --begin
 
 Every running instance goes over by itself, within a second. The embedded broker belongs to one process: while an instance
-runs on it, ask that instance: GET /v1/models, POST /v1/models/{id}/promote, POST /v1/models/rollback.";
+runs on it, ask that instance: GET /v1/models, POST /v1/models/{id}/promote, POST /v1/models/rollback,
+GET, POST and DELETE /v1/models/{id}/shadow.";
 
 /// What to do with the models.
 #[derive(Debug, clap::Args)]
@@ -55,6 +58,20 @@ pub enum What {
     },
     /// Go back to the version that was active before
     Rollback,
+    /// What a version would have alerted beside the active one
+    Shadow {
+        /// The model's id
+        id: String,
+        /// Begin to score the payments to come; a running instance does it
+        #[arg(long, conflicts_with = "end")]
+        begin: bool,
+        /// With --begin: score the whole log of verdicts as well
+        #[arg(long, requires = "begin")]
+        whole_log: bool,
+        /// End it
+        #[arg(long)]
+        end: bool,
+    },
     /// Register a model's file
     Import {
         /// What `mangrove train --out` or `backtest --model-out` wrote
@@ -86,6 +103,15 @@ pub fn run(args: &Args, settings: &Settings) -> Result<(), Failure> {
             let model = crate::instance::load_model(file)?;
             let version = registry.register(&model, "import", None, None).map_err(|why| failed(&why))?;
             if args.json { output.json(&version) } else { output.line(&format!("model {} is registered", version.id)) }
+        }
+        What::Shadow { id, begin, whole_log, end } => {
+            let changed = match (begin, end) {
+                (true, _) => Some(registry.begin_shadow(id, *whole_log, None, "asked for")),
+                (_, true) => Some(registry.end_shadow(id, "ended by hand")),
+                _ => None,
+            };
+            changed.transpose().map_err(|why| failed(&why))?;
+            shadow(&registry.view(), id, args.json, &mut output)
         }
         What::Rollback => activated(&registry.roll_back().map_err(|why| failed(&why))?, args.json, &mut output),
     }
@@ -155,6 +181,7 @@ fn state(state: State) -> &'static str {
     match state {
         State::Active => "active",
         State::Retired => "retired",
+        State::Shadow => "shadow",
         State::Candidate => "candidate",
     }
 }
@@ -187,6 +214,56 @@ fn describe(view: &View, version: &Version) -> String {
         version.digest
     );
     version.report.as_ref().map_or(head.clone(), |report| format!("{head}\n{}", report_table(report)))
+}
+
+fn shadow(view: &View, id: &str, json: bool, output: &mut Output) -> Result<(), Failure> {
+    let version = view.version(id).ok_or_else(|| failed(&RegistryError::Unknown))?;
+    let shadow = view.shadow(id).ok_or_else(|| failed(&RegistryError::NoShadow))?;
+    let summary = Summary::of(version, shadow, view.tally(shadow));
+    if json { output.json(&summary) } else { output.line(&describe_shadow(id, &summary)) }
+}
+
+fn describe_shadow(id: &str, summary: &Summary) -> String {
+    let Summary { shadow, compared, would_alert, cost, .. } = summary;
+    let share = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |share| format!("{share:.4}"));
+    let micros = |micros: Option<f64>| micros.map_or_else(|| "-".to_owned(), |micros| format!("{micros:.2} us"));
+    let until = match (shadow.ended_ms, shadow.promote_at_ms) {
+        (Some(at_ms), _) => format!("ended {}: {}", time(at_ms), shadow.why),
+        (None, Some(at_ms)) => format!("to be judged {}", time(at_ms)),
+        (None, None) => "until it is ended or promoted".to_owned(),
+    };
+    let head = format!(
+        "model {id} in shadow beside {}\n  since {}, {until}\n  {compared} payments compared; as of {}\n  \
+         it would have alerted {} more and {} fewer than the {} there were\n  agreement {}, overlap of alerts {}\n  \
+         {} a payment, the active model {}; {:.1} s so far",
+        shadow.beside.as_deref().unwrap_or("none"),
+        time(shadow.began_ms),
+        summary.as_of_ms.map_or_else(|| "-".to_owned(), time),
+        would_alert.more,
+        would_alert.fewer,
+        would_alert.active,
+        share(summary.agreement),
+        share(summary.alert_overlap),
+        micros(cost.micros_per_payment),
+        micros(cost.active_micros_per_payment),
+        cost.seconds,
+    );
+    let sides = [("more", &summary.examples.more), ("fewer", &summary.examples.fewer)];
+    let rows: Vec<_> = sides
+        .iter()
+        .flat_map(|(side, examples)| {
+            let row = |example: &models::compare::Example| {
+                [
+                    (*side).to_owned(),
+                    example.verdict_id.clone(),
+                    format!("{:.4}", example.active),
+                    format!("{:.4}", example.shadow),
+                ]
+            };
+            examples.iter().map(row).collect::<Vec<_>>()
+        })
+        .collect();
+    if rows.is_empty() { head } else { format!("{head}\n{}", table(["alert", "verdict", "active", "shadow"], &rows)) }
 }
 
 /// Every check with its figure and bounds.

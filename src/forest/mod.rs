@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod eval;
+mod npy;
 mod npz;
 pub mod stability;
 

@@ -5,12 +5,13 @@
 //! Limits: [`CELLS_MAX`] values in X, [`DIMENSIONS_MAX`](models::forest::DIMENSIONS_MAX) columns.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::BufReader;
 use std::path::Path;
 
 use models::forest::DIMENSIONS_MAX;
-use npyz::{DType, Deserialize, NpyFile, Order, TypeChar};
 use zip::ZipArchive;
+
+use super::npy::Header;
 
 /// Most values of a table: 2 GiB of f32.
 pub const CELLS_MAX: u64 = 1 << 29;
@@ -105,8 +106,10 @@ fn array<T: Copy + Default>(
     let Ok(entry) = archive.by_name(&format!("{name}.npy")) else {
         return Err(wrong(name, format!("is missing; the archive has {}", names.join(", "))));
     };
-    let file = NpyFile::new(BufReader::new(entry)).map_err(|why| wrong(name, format!("is no numpy array: {why}")))?;
-    let shape = file.shape().to_vec();
+    let mut entry = BufReader::new(entry);
+    let header = Header::read(&mut entry).map_err(|why| wrong(name, why))?;
+    let kind = header.kind().map_err(|why| wrong(name, why))?;
+    let shape = header.shape;
     let count = shape.iter().try_fold(1u64, |count, &side| count.checked_mul(side)).filter(|&count| count <= CELLS_MAX);
     let Some(count) = count else {
         return Err(wrong(name, format!("has the shape {shape:?}: more than {CELLS_MAX} values")));
@@ -118,8 +121,8 @@ fn array<T: Copy + Default>(
             format!("has the shape {shape:?}; 1 to {DIMENSIONS_MAX} columns of at least one row are expected"),
         ));
     }
-    let fortran = file.order() == Order::Fortran && shape.len() == 2;
-    if file.order() == Order::Fortran && shape.len() > 2 {
+    let fortran = header.fortran && shape.len() == 2;
+    if header.fortran && shape.len() > 2 {
         return Err(wrong(name, format!("has the shape {shape:?}; rows x columns are expected")));
     }
     let (rows, columns) = ((count / columns) as usize, columns as usize);
@@ -128,63 +131,18 @@ fn array<T: Copy + Default>(
     if fortran {
         values.resize(count as usize, T::default());
     }
-    let mut at = 0;
-    let mut failure = None;
-    each(file, name, &mut |value| {
+    for at in 0..count as usize {
         let (row, column) = if fortran { (at % rows, at / rows) } else { (at / columns, at % columns) };
-        at += 1;
-        match convert(value) {
-            Ok(value) if fortran => values[row * columns + column] = value,
-            Ok(value) => values.push(value),
-            Err(why) => failure = Some(format!("the value in row {row}, column {column} (from 0) {why}")),
-        }
-        failure.is_none()
-    })?;
-    match failure {
-        Some(why) => Err(wrong(name, why)),
-        None if at as u64 != count => Err(wrong(name, format!("ends after {at} of {count} values"))),
-        None => Ok((shape, values)),
-    }
-}
-
-/// Every value of a real array as f64, until `tell` has enough.
-fn each<R: Read>(file: NpyFile<R>, name: &'static str, tell: &mut dyn FnMut(f64) -> bool) -> Result<(), NpzError> {
-    let DType::Plain(kind) = file.dtype() else {
-        return Err(wrong(name, "holds records; plain numbers are expected"));
-    };
-    match (kind.type_char(), kind.size_field()) {
-        (TypeChar::Float, 8) => values::<f64, R>(file, name, |x| x, tell),
-        (TypeChar::Float, 4) => values::<f32, R>(file, name, f64::from, tell),
-        (TypeChar::Int, 8) => values::<i64, R>(file, name, |x| x as f64, tell),
-        (TypeChar::Int, 4) => values::<i32, R>(file, name, f64::from, tell),
-        (TypeChar::Int, 2) => values::<i16, R>(file, name, f64::from, tell),
-        (TypeChar::Int, 1) => values::<i8, R>(file, name, f64::from, tell),
-        (TypeChar::Uint, 8) => values::<u64, R>(file, name, |x| x as f64, tell),
-        (TypeChar::Uint, 4) => values::<u32, R>(file, name, f64::from, tell),
-        (TypeChar::Uint, 2) => values::<u16, R>(file, name, f64::from, tell),
-        (TypeChar::Uint, 1) => values::<u8, R>(file, name, f64::from, tell),
-        (TypeChar::Bool, _) => values::<bool, R>(file, name, f64::from, tell),
-        _ => Err(wrong(
-            name,
-            format!("holds values of numpy's type {kind}; real numbers of 32 or 64 bits, integers or booleans are expected"),
-        )),
-    }
-}
-
-fn values<T: Deserialize, R: Read>(
-    file: NpyFile<R>,
-    name: &'static str,
-    convert: impl Fn(T) -> f64,
-    tell: &mut dyn FnMut(f64) -> bool,
-) -> Result<(), NpzError> {
-    let values = file.data::<T>().map_err(|why| wrong(name, why.to_string()))?;
-    for value in values {
-        let value = value.map_err(|why| wrong(name, format!("breaks off: {why}")))?;
-        if !tell(convert(value)) {
-            break;
+        let value = kind.read(&mut entry).map_err(|why| wrong(name, format!("{why} after {at} of {count} values")))?;
+        let value =
+            convert(value).map_err(|why| wrong(name, format!("the value in row {row}, column {column} (from 0) {why}")))?;
+        if fortran {
+            values[row * columns + column] = value;
+        } else {
+            values.push(value);
         }
     }
-    Ok(())
+    Ok((shape, values))
 }
 
 #[cfg(test)]
@@ -258,7 +216,8 @@ mod tests {
             (npy("<f8", true, "(4611686018427387904, 2)", &[]), y([0, 1]), "more than"),
             (npy("<f8", false, "(1, 70000)", &[]), y([0, 1]), "columns"),
             (npy("<f8", false, "(0, 2)", &[]), y([0, 1]), "at least one row"),
-            (npy("<c16", false, "(2, 2)", &[0; 64]), y([0, 1]), "numpy's type"),
+            (npy("<c16", false, "(2, 2)", &[0; 64]), y([0, 1]), "numpy's type <c16"),
+            (npy("|f8", false, "(2, 2)", &[0; 32]), y([0, 1]), "numpy's type |f8"),
             (b"not an array".to_vec(), y([0, 1]), "X: is no numpy array"),
         ] {
             let why = both(x, y).expect_err(words);

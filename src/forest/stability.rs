@@ -57,7 +57,8 @@ pub fn stability(
     let shared: Vec<f64> = pairs.map(|(a, b)| jaccard_of_top(&rankings[a], &rankings[b], TOP)).collect();
     let (jaccard, jaccard_sd) = mean_and_sd(shared.iter().copied());
     let mean = |figure: fn(&[bool], &[f64]) -> Option<f64>| {
-        let labels = judged.labels()?;
+        // A file labels all of its rows or none.
+        let labels = judged.labels().filter(|labels| labels.view().rows.len() == judged.len())?;
         let figures: Option<Vec<f64>> = rankings.iter().map(|scores| figure(labels.view().fraud, scores)).collect();
         Some(mean_and_sd(figures?.into_iter()).0)
     };

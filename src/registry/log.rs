@@ -88,7 +88,7 @@ impl<B: Broker> ModelsLog for BrokerLog<B> {
 pub type Write = dyn FnMut(&[u8], Option<&[u8]>, i64) -> Result<u64, BrokerError> + Send;
 
 /// A writer to the topic. Its producer is made at the first record and anew after a failure.
-pub(super) fn writer<B: Broker>(broker: Arc<B>, topic: TopicId) -> Box<Write> {
+pub(crate) fn writer<B: Broker>(broker: Arc<B>, topic: TopicId) -> Box<Write> {
     let to = TopicPartition { topic, partition: 0 };
     let mut publisher: Option<B::Publisher> = None;
     Box::new(move |key, value, now_ms| {

@@ -19,7 +19,7 @@
 //! | `log` | reading and writing the topic on any broker |
 //! | `service` | the running registry |
 //!
-//! Not kept here: a candidate's shadow scores. A `shadow` key beside `active` is where they belong.
+//! A version may be in shadow as well: see [`crate::shadow`], which does it; here is what is known of it.
 
 mod artifacts;
 mod log;
@@ -31,7 +31,8 @@ mod view;
 mod tests;
 
 pub use artifacts::{ArtifactFault, Artifacts};
-pub use log::{BrokerLog, ModelsLog};
-pub use record::{Activation, LastRetrain, Request, Retrained, Version};
-pub use service::{Refusal, Registry, RegistryError};
+pub(crate) use log::writer;
+pub use log::{BrokerLog, ModelsLog, Write};
+pub use record::{Activation, Cost, LastRetrain, Request, Retrained, Shadowing, Tally, Version};
+pub use service::{Refusal, Registry, RegistryError, SHADOWS_MAX};
 pub use view::{State, View};

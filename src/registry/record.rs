@@ -1,5 +1,9 @@
-//! Records of the models topic: JSON under the keys `model/{id}`, `active`, `retrain/request` and `retrain/last`.
+//! Records of the models topic: JSON under the keys `model/{id}`, `active`, `shadow/{id}`, `shadow-tally/{id}`, `retrain/request` and
+//! `retrain/last`.
 
+use std::collections::BTreeMap;
+
+use models::compare::Comparison;
 use models::validate::Report;
 use models::{Model, TrainParams, Window};
 use serde::{Deserialize, Serialize};
@@ -12,6 +16,8 @@ const ACTIVE: &str = "active";
 const REQUEST: &str = "retrain/request";
 const LAST: &str = "retrain/last";
 const MODEL: &str = "model/";
+const SHADOW: &str = "shadow/";
+const TALLY: &str = "shadow-tally/";
 
 /// A trained model, as it was registered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,6 +100,66 @@ pub struct Activation {
     pub instance: String,
 }
 
+/// A version scores beside the active one, with no effect on any verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shadowing {
+    /// Its id.
+    pub model: String,
+    /// The model that was active when it began.
+    pub beside: Option<String>,
+    /// When it began, in milliseconds since the epoch.
+    pub began_ms: i64,
+    /// True where it scores the whole log, false where it begins at its end.
+    #[serde(default)]
+    pub whole_log: bool,
+    /// When it is to be judged, and promoted if it passes; none where somebody decides by hand.
+    #[serde(default)]
+    pub promote_at_ms: Option<i64>,
+    /// When it ended.
+    #[serde(default)]
+    pub ended_ms: Option<i64>,
+    /// How it began or ended, for a person.
+    pub why: String,
+    /// The instance that wrote it.
+    pub instance: String,
+}
+
+impl Shadowing {
+    /// True until it has ended.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.ended_ms.is_none()
+    }
+}
+
+/// What a shadow was found to do so far. Written by whoever holds partition 0 of the payments.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tally {
+    /// The model.
+    pub model: String,
+    /// When its shadow began: a tally of an earlier one is none of it.
+    pub began_ms: i64,
+    /// When it was written, in milliseconds since the epoch.
+    pub at_ms: i64,
+    /// By partition of the verdicts: everything below this offset is in here, once.
+    pub positions: BTreeMap<u32, u64>,
+    /// Beside the scores in the verdicts.
+    pub comparison: Comparison,
+    /// What the shadow's scores cost.
+    pub cost: Cost,
+    /// Beside it, on some of the same rows, what the active model's do.
+    pub active_cost: Cost,
+}
+
+/// The time that scores took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Rows scored.
+    pub rows: u64,
+    /// Microseconds on one core, by the clock.
+    pub micros: u64,
+}
+
 /// Somebody wants a retraining now. Whichever instance holds partition 0 of the payments does it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
@@ -115,6 +181,8 @@ pub enum Retrained {
     Kept,
     /// The new model is live.
     Promoted,
+    /// The new model passed, and is in shadow until it is judged by what it does there.
+    Shadow,
     /// There is no candidate.
     Failed,
 }
@@ -153,6 +221,10 @@ pub enum Entry {
     Gone(String),
     /// A version is active from here on.
     Active(Activation),
+    /// A version is in shadow, or was.
+    Shadow(Shadowing),
+    /// What it was found to do.
+    Tally(Box<Tally>),
     /// A retraining is wanted.
     Request(Request),
     /// A retraining has begun or ended.
@@ -173,14 +245,22 @@ impl Entry {
             LAST => return Some(serde_json::from_slice(value?).map(Self::Last).map_err(fault)),
             _ => {}
         }
+        if let Some(id) = name.strip_prefix(SHADOW) {
+            let shadow = serde_json::from_slice(value?).map_err(fault);
+            return Some(shadow.and_then(|shadow: Shadowing| Self::named(shadow.model == id, Self::Shadow(shadow))));
+        }
+        if let Some(id) = name.strip_prefix(TALLY) {
+            let tally = serde_json::from_slice(value?).map_err(fault);
+            return Some(tally.and_then(|tally: Box<Tally>| Self::named(tally.model == id, Self::Tally(tally))));
+        }
         let id = name.strip_prefix(MODEL)?;
         let Some(value) = value else { return Some(Ok(Self::Gone(id.to_owned()))) };
-        let version: Result<Version, _> = serde_json::from_slice(value);
-        Some(match version {
-            Ok(version) if version.id == id => Self::checked(Self::Version(Box::new(version))),
-            Ok(_) => Err("its key names another model".to_owned()),
-            Err(why) => Err(fault(why)),
-        })
+        let version = serde_json::from_slice(value).map_err(fault);
+        Some(version.and_then(|version: Box<Version>| Self::named(version.id == id, Self::Version(version))))
+    }
+
+    fn named(fits: bool, entry: Self) -> Result<Self, String> {
+        if fits { entry.checked() } else { Err("its key names another model".to_owned()) }
     }
 
     /// Ids become names of files: only what an id can be is let through.
@@ -192,6 +272,8 @@ impl Entry {
                     && activation.previous.len() <= HISTORY_MAX
                     && activation.previous.iter().all(|id| is_id(id))
             }
+            Self::Shadow(shadow) => is_id(&shadow.model),
+            Self::Tally(tally) => is_id(&tally.model),
             Self::Gone(_) | Self::Request(_) | Self::Last(_) => true,
         };
         fits.then_some(self).ok_or_else(|| "an id is not 16 hexadecimal digits, or does not begin the digest".to_owned())
@@ -203,6 +285,8 @@ impl Entry {
             Self::Version(version) => format!("{MODEL}{}", version.id).into_bytes(),
             Self::Gone(id) => format!("{MODEL}{id}").into_bytes(),
             Self::Active(_) => ACTIVE.into(),
+            Self::Shadow(shadow) => format!("{SHADOW}{}", shadow.model).into_bytes(),
+            Self::Tally(tally) => format!("{TALLY}{}", tally.model).into_bytes(),
             Self::Request(_) => REQUEST.into(),
             Self::Last(_) => LAST.into(),
         }
@@ -213,6 +297,8 @@ impl Entry {
         let value = match self {
             Self::Version(version) => serde_json::to_vec(version),
             Self::Active(activation) => serde_json::to_vec(activation),
+            Self::Shadow(shadow) => serde_json::to_vec(shadow),
+            Self::Tally(tally) => serde_json::to_vec(tally),
             Self::Request(request) => serde_json::to_vec(request),
             Self::Last(last) => serde_json::to_vec(last),
             Self::Gone(_) => return None,

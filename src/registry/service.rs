@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::artifacts::{ArtifactFault, Artifacts};
 use super::log::{BrokerLog, ModelsLog, Write, writer};
-use super::record::{Activation, Entry, LastRetrain, Request, Version};
+use super::record::{Activation, Entry, LastRetrain, Request, Shadowing, Tally, Version};
 use super::view::View;
 use crate::scoring::ModelSlot;
 
@@ -22,6 +22,8 @@ use crate::scoring::ModelSlot;
 const EFFECT: Duration = Duration::from_secs(3);
 /// The longest that one look at the topic waits for news.
 const LOOK: Duration = Duration::from_millis(100);
+/// Shadows that run at once.
+pub const SHADOWS_MAX: usize = 4;
 /// Between two attempts at an active model whose artifact was refused: it may be on its way.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -34,6 +36,15 @@ pub enum RegistryError {
     /// There is no version before the active one.
     #[error("no earlier model is known to roll back to")]
     NoEarlier,
+    /// It scores already: there is nothing to compare it with.
+    #[error("this model is the active one")]
+    IsActive,
+    /// As many as there may be.
+    #[error("{SHADOWS_MAX} models are in shadow already: end one first")]
+    TooManyShadows,
+    /// It is not in shadow.
+    #[error("this model is not in shadow")]
+    NoShadow,
     /// The artifact cannot be used: nothing has changed.
     #[error(transparent)]
     Unusable(#[from] ArtifactFault),
@@ -283,6 +294,61 @@ impl Registry {
     pub fn roll_back(&self) -> Result<Activation, RegistryError> {
         let activation = self.view().rollback(&self.0.instance, self.0.clock.now_ms());
         self.activate(activation.ok_or(RegistryError::NoEarlier)?)
+    }
+
+    /// Has a version score beside the active one from now on, or over the whole log; where it does already, it begins anew.
+    /// With `promote_at_ms` it is judged at that time, and goes live if it passes.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; nothing has changed, but for [`RegistryError::Pending`].
+    pub fn begin_shadow(
+        &self,
+        id: &str,
+        whole_log: bool,
+        promote_at_ms: Option<i64>,
+        why: &str,
+    ) -> Result<Shadowing, RegistryError> {
+        let view = self.view();
+        if view.version(id).is_none() {
+            return Err(RegistryError::Unknown);
+        }
+        let beside = view.active().map(|active| active.model.clone());
+        if beside.as_deref() == Some(id) {
+            return Err(RegistryError::IsActive);
+        }
+        if view.running_shadows().filter(|shadow| shadow.model != id).count() >= SHADOWS_MAX {
+            return Err(RegistryError::TooManyShadows);
+        }
+        self.load(id)?;
+        let began_ms = self.0.clock.now_ms();
+        // Two that begin in one millisecond are not the same.
+        let began_ms = view.shadow(id).map_or(began_ms, |earlier| began_ms.max(earlier.began_ms + 1));
+        let (model, why, instance) = (id.to_owned(), why.to_owned(), self.0.instance.clone());
+        let shadow = Shadowing { model, beside, began_ms, whole_log, promote_at_ms, ended_ms: None, why, instance };
+        self.publish(&Entry::Shadow(shadow.clone()))?;
+        info!(model = id, whole_log, promote_at_ms, "model is in shadow");
+        Ok(shadow)
+    }
+
+    /// Ends a shadow; what it was found to do stays known.
+    ///
+    /// # Errors
+    /// As [`Self::begin_shadow`].
+    pub fn end_shadow(&self, id: &str, why: &str) -> Result<Shadowing, RegistryError> {
+        let running = self.view().shadow(id).filter(|shadow| shadow.is_running()).cloned();
+        let (ended_ms, why, instance) = (Some(self.0.clock.now_ms()), why.to_owned(), self.0.instance.clone());
+        let shadow = Shadowing { ended_ms, why, instance, ..running.ok_or(RegistryError::NoShadow)? };
+        self.publish(&Entry::Shadow(shadow.clone()))?;
+        info!(model = id, why = shadow.why, "shadow has ended");
+        Ok(shadow)
+    }
+
+    /// Writes down what a shadow was found to do, for every instance to answer with.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub fn report_shadow(&self, tally: Tally) -> Result<(), RegistryError> {
+        self.publish(&Entry::Tally(Box::new(tally)))
     }
 
     /// Asks for a retraining, wherever partition 0 of the payments is; the request's id.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::record::{Activation, Entry, HISTORY_MAX, LastRetrain, Request, Version};
+use super::record::{Activation, Entry, HISTORY_MAX, LastRetrain, Request, Shadowing, Tally, Version};
 
 /// What a version is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -14,6 +14,8 @@ pub enum State {
     Active,
     /// It scored, and can again.
     Retired,
+    /// It scores beside the active one, without effect.
+    Shadow,
     /// It has not scored yet.
     Candidate,
 }
@@ -23,6 +25,8 @@ pub enum State {
 pub struct View {
     versions: BTreeMap<String, Version>,
     active: Option<Activation>,
+    shadows: BTreeMap<String, Shadowing>,
+    tallies: BTreeMap<String, Tally>,
     request: Option<Request>,
     last_retrain: Option<LastRetrain>,
     position: u64,
@@ -37,6 +41,8 @@ impl View {
             Ok(Entry::Version(version)) => drop(self.versions.insert(version.id.clone(), *version)),
             Ok(Entry::Gone(id)) => drop(self.versions.remove(&id)),
             Ok(Entry::Active(activation)) => self.active = Some(activation),
+            Ok(Entry::Shadow(shadow)) => drop(self.shadows.insert(shadow.model.clone(), shadow)),
+            Ok(Entry::Tally(tally)) => drop(self.tallies.insert(tally.model.clone(), *tally)),
             Ok(Entry::Request(request)) => self.request = Some(request),
             Ok(Entry::Last(last)) => self.last_retrain = Some(last),
         }
@@ -98,9 +104,27 @@ impl View {
     pub fn state(&self, id: &str) -> State {
         match &self.active {
             Some(active) if active.model == id => State::Active,
+            _ if self.shadow(id).is_some_and(Shadowing::is_running) => State::Shadow,
             Some(active) if active.previous.iter().any(|previous| previous == id) => State::Retired,
             _ => State::Candidate,
         }
+    }
+
+    /// A version's shadow, running or ended.
+    #[must_use]
+    pub fn shadow(&self, id: &str) -> Option<&Shadowing> {
+        self.shadows.get(id)
+    }
+
+    /// Those that run, by their models' ids.
+    pub fn running_shadows(&self) -> impl Iterator<Item = &Shadowing> {
+        self.shadows.values().filter(|shadow| shadow.is_running())
+    }
+
+    /// What a shadow was found to do; none before anything was.
+    #[must_use]
+    pub fn tally(&self, shadow: &Shadowing) -> Option<&Tally> {
+        self.tallies.get(&shadow.model).filter(|tally| tally.began_ms == shadow.began_ms)
     }
 
     /// The activation that makes this version the active one: what scored until now can be rolled back to.

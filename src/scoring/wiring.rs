@@ -22,6 +22,8 @@ pub struct TopicNames {
     pub dead_letters: String,
     /// Which model is active.
     pub models: String,
+    /// What people found out.
+    pub labels: String,
 }
 
 impl Default for TopicNames {
@@ -33,8 +35,15 @@ impl Default for TopicNames {
             anomalies: "anomalies".into(),
             dead_letters: "dead-letters".into(),
             models: "models".into(),
+            labels: "labels".into(),
         }
     }
+}
+
+/// The topic of an application's snoozes.
+#[must_use]
+pub fn snoozes_topic(application: &str) -> String {
+    format!("{application}-snoozes")
 }
 
 /// The scoring topology of an application.
@@ -49,7 +58,9 @@ pub fn scoring_topology(
 ) -> Result<Topology, InvalidTopology> {
     let (params, model) = (params.clone(), model.clone());
     let by_user = format!("{application}-by-user-repartition");
-    let mut builder = Topology::builder(application).dead_letters(&names.dead_letters).global(&names.models);
+    let snoozes = snoozes_topic(application);
+    let builder = Topology::builder(application).dead_letters(&names.dead_letters).global(&names.models);
+    let mut builder = builder.global(&snoozes).beside(&names.labels);
     let lead = match params.partitioning {
         Partitioning::Murmur2 => &names.transactions,
         Partitioning::Any => {

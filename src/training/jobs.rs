@@ -47,6 +47,8 @@ pub enum Promotion {
     ByHand,
     /// It goes live where no check failed, and where no model is active: there is nothing that a failed check could keep.
     IfPassed,
+    /// As [`Self::IfPassed`], but beside an active model it is in shadow for so many hours first.
+    AfterShadow(u64),
 }
 
 /// What is to be done.
@@ -87,6 +89,8 @@ pub struct Outcome {
     pub rows: u64,
     /// True where it went live.
     pub promoted: bool,
+    /// True where it is in shadow first.
+    pub shadow: bool,
     /// What was decided, and by which checks.
     pub why: String,
     /// Every check.

@@ -26,8 +26,8 @@ pub struct TrainingRows {
     features: Vec<f32>,
     amounts: Vec<f64>,
     times: Vec<i64>,
-    /// One for each row, or none at all: rows without labels make the others' useless as a whole.
-    known: Vec<Known>,
+    /// Of the rows that somebody labelled, by their place and in its order.
+    known: Vec<(usize, Known)>,
 }
 
 impl TrainingRows {
@@ -41,17 +41,14 @@ impl TrainingRows {
 
     /// As [`Self::push`], with what people found out.
     pub(super) fn push_labelled(&mut self, verdict: &Verdict, fraud: bool, card: u32) {
-        if self.known.len() == self.len() {
-            self.known.push(Known { fraud, card });
-        }
+        self.known.push((self.len(), Known { fraud, card }));
         self.push(verdict);
     }
 
     /// Adds all of the other's rows behind these.
     pub fn append(&mut self, mut other: Self) {
-        if self.known.len() == self.len() {
-            self.known.append(&mut other.known);
-        }
+        let before = self.len();
+        self.known.extend(other.known.drain(..).map(|(at, known)| (before + at, known)));
         self.features.append(&mut other.features);
         self.amounts.append(&mut other.amounts);
         self.times.append(&mut other.times);
@@ -62,7 +59,11 @@ impl TrainingRows {
         let drop = self.len().saturating_sub(count);
         self.amounts.drain(..drop);
         self.times.drain(..drop);
-        self.known.drain(..drop.min(self.known.len()));
+        self.known.retain_mut(|(at, _)| {
+            let stays = *at >= drop;
+            *at = at.wrapping_sub(drop);
+            stays
+        });
         self.features.drain(..drop * FEATURES);
     }
 
@@ -97,10 +98,12 @@ impl TrainingRows {
     }
 
     fn take_row(&mut self, of: &Self, at: usize) {
+        if let Ok(found) = of.known.binary_search_by_key(&at, |(at, _)| *at) {
+            self.known.push((self.len(), of.known[found].1));
+        }
         self.features.extend_from_slice(&of.features[at * FEATURES..(at + 1) * FEATURES]);
         self.amounts.push(of.amounts[at]);
         self.times.push(of.times[at]);
-        self.known.extend(of.known.get(at));
     }
 
     /// The last event time; none of no rows.
@@ -179,18 +182,20 @@ impl TrainingRows {
         Rows { features: &self.features, amounts: &self.amounts }
     }
 
-    /// The labels, where every row has one.
+    /// What is known of rows, where anything is.
     pub(crate) fn labels(&self) -> Option<OwnedLabels> {
-        (!self.is_empty() && self.known.len() == self.len()).then(|| OwnedLabels {
-            fraud: self.known.iter().map(|known| known.fraud).collect(),
-            day: self.times.iter().map(|time| time.div_euclid(DAY_MS)).collect(),
-            card: self.known.iter().map(|known| known.card).collect(),
+        (!self.known.is_empty()).then(|| OwnedLabels {
+            rows: self.known.iter().map(|(at, _)| *at).collect(),
+            fraud: self.known.iter().map(|(_, known)| known.fraud).collect(),
+            day: self.known.iter().map(|(at, _)| self.times[*at].div_euclid(DAY_MS)).collect(),
+            card: self.known.iter().map(|(_, known)| known.card).collect(),
         })
     }
 }
 
 /// Labels that own what [`Labels`] borrows.
 pub(crate) struct OwnedLabels {
+    rows: Vec<usize>,
     fraud: Vec<bool>,
     day: Vec<i64>,
     card: Vec<u32>,
@@ -198,7 +203,7 @@ pub(crate) struct OwnedLabels {
 
 impl OwnedLabels {
     pub(crate) fn view(&self) -> Labels<'_> {
-        Labels { fraud: &self.fraud, day: &self.day, card: &self.card }
+        Labels { rows: &self.rows, fraud: &self.fraud, day: &self.day, card: &self.card }
     }
 }
 
@@ -264,15 +269,34 @@ mod tests {
     }
 
     #[test]
-    fn labels_count_only_where_every_row_has_one() {
-        let known = |count| vec![Known { fraud: true, card: 1 }; count];
-        let labelled = TrainingRows { known: known(48), ..hourly(0, 48) };
-        assert!(labelled.labels().is_some());
+    fn labels_stay_with_their_rows() {
+        let fraud = |at: usize| at % 3 == 0;
+        let known =
+            |count: usize| (0..count).step_by(2).map(|at| (at, Known { fraud: fraud(at), card: at as u32 })).collect::<Vec<_>>();
+        let labelled = TrainingRows { known: known(96), ..hourly(0, 96) };
+        // The amount of a row names it, the card of a label the row it was given for.
+        let all = labelled.clone();
+        let check = |part: &TrainingRows, count: usize| {
+            let labels = part.labels().expect("some are known");
+            let view = labels.view();
+            assert_eq!(view.rows.len(), count);
+            for (at, &row) in view.rows.iter().enumerate() {
+                let origin = view.card[at] as usize;
+                assert_eq!((part.amounts[row], view.fraud[at]), (all.amounts[origin], fraud(origin)));
+                assert_eq!(view.day[at], all.times[origin].div_euclid(DAY_MS));
+            }
+        };
+        check(&labelled, 48);
         let (before, after) = labelled.clone().hold_out();
-        assert!(before.labels().is_some() && after.labels().is_some());
-        let mut mixed = labelled;
+        check(&before, before.len() / 2);
+        check(&after, after.len() / 2);
+        let mut mixed = before;
         mixed.append(hourly(0, 3));
-        assert!(mixed.labels().is_none());
-        assert!(TrainingRows { known: known(3), ..hourly(0, 48) }.labels().is_none());
+        mixed.append(after);
+        check(&mixed, 48);
+        let mut last = labelled;
+        last.keep_last(31);
+        check(&last, 15);
+        assert!(hourly(0, 48).labels().is_none());
     }
 }

@@ -1,30 +1,33 @@
 //! Where training rows come from: what verdicts logged, or payments that go through the topology first.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::Path;
-use std::time::Duration;
 
 use models::Verdict;
 use serde::Serialize;
 use topology::broker::{Broker, BrokerError, Reaction, Reader as _};
 use topology::driver::{DriverOptions, TestDriver};
-use topology::record::{Fetched, TopicId, TopicPartition};
+use topology::record::{Record, TopicId, TopicPartition};
 
 use super::TrainingRows;
 use super::rows::Cards;
 use crate::backtest::{BacktestError, write_payment};
+use crate::broker::scan;
 use crate::generator::{Generator, GeneratorParams};
 use crate::input::csv::{Mapping, Reader};
+use crate::labels::Known;
 use crate::scoring::{ModelSlot, ScoringParams, TopicNames, scoring_topology};
 
 /// Payments that go through the topology before their verdicts are read.
 const CHUNK: usize = 20_000;
-/// Polls without a record after which a partition's end is taken to be an open transaction's.
-const QUIET_POLLS: u32 = 5;
 /// Most rows of one training: some 1.2 GB.
 pub const ROWS_MAX: usize = 20_000_000;
 
 /// Rows between two looks at which of them are old: what a window that moves on leaves behind must not fill memory.
 const TRIM_ROWS: usize = 1_000_000;
+/// Partitions of a topic at most: their users are numbered side by side.
+const PARTITIONS_MAX: u32 = 10_000;
 const DAY_MS: i64 = 86_400_000;
 
 /// Which rows, by event time in milliseconds since the epoch.
@@ -62,51 +65,43 @@ impl Span {
 }
 
 /// The verdicts of a span that are committed in the topic, by partition and offset; none where the topic holds fewer than `least` at
-/// all. `stopped` ends it early.
+/// all. Rows are labelled where `labels` knows of them. `stopped` ends it early.
 ///
 /// # Errors
 /// The broker's; more than [`ROWS_MAX`] verdicts.
 pub fn from_verdicts<B: Broker>(
     broker: &B,
     verdicts: TopicId,
+    labels: &Known,
     span: Span,
     least: u64,
     progress: &dyn Fn(u64),
     stopped: &dyn Fn() -> bool,
 ) -> Result<TrainingRows, BrokerError> {
-    let infos = broker.describe(&[verdicts])?;
-    let Some(Some(info)) = infos.first() else { return Ok(TrainingRows::default()) };
     // By partition: polls mix them, and the same verdicts must give the same rows.
-    let mut rows = vec![TrainingRows::default(); info.partitions as usize];
-    let mut reader = broker.reader()?;
-    let mut ends = Vec::new();
-    let mut logged = 0;
-    for partition in 0..info.partitions {
-        let at = TopicPartition { topic: verdicts, partition };
-        let bounds = reader.bounds(at)?;
-        logged += bounds.end - bounds.start;
-        if bounds.start < bounds.end {
-            reader.assign(at, bounds.start)?;
-            ends.push((at, bounds.end));
+    let rows: RefCell<Vec<TrainingRows>> = RefCell::default();
+    let mut cards: HashMap<u32, Cards> = HashMap::new();
+    let tell = &mut |record: &Record<'_>| {
+        let verdict = serde_json::from_slice::<Verdict>(record.value.unwrap_or_default());
+        let Some(verdict) = verdict.ok().filter(|verdict| span.holds(verdict.event_time)) else { return };
+        let mut rows = rows.borrow_mut();
+        let partition = record.from.partition as usize;
+        if rows.len() <= partition {
+            rows.resize(partition + 1, TrainingRows::default());
         }
-    }
-    if logged < least {
-        return Ok(TrainingRows::default());
-    }
-    let mut fetched = Fetched::default();
-    let mut quiet = 0;
-    let mut trim_at = TRIM_ROWS;
-    // An open transaction at a partition's end is not waited for: what is committed is enough.
-    while !stopped() && quiet < QUIET_POLLS && ends.iter().any(|&(at, end)| reader.position(at).unwrap_or(0) < end) {
-        fetched.clear(0);
-        reader.poll(&mut fetched, CHUNK, Duration::from_millis(500))?;
-        quiet = if fetched.is_empty() { quiet + 1 } else { 0 };
-        for record in fetched.iter() {
-            let verdict = serde_json::from_slice::<Verdict>(record.value.unwrap_or_default());
-            if let Some(verdict) = verdict.ok().filter(|verdict| span.holds(verdict.event_time)) {
-                rows[record.from.partition as usize].push(&verdict);
+        match labels.of(&verdict.id, &verdict.user_id, &verdict.tx_id) {
+            Some(fraud) => {
+                // A user is in one partition: numbered within it, whatever the order in which polls mix them.
+                let card = cards.entry(record.from.partition).or_default().number(&verdict.user_id);
+                let card = card.saturating_mul(PARTITIONS_MAX).saturating_add(record.from.partition);
+                rows[partition].push_labelled(&verdict, fraud, card);
             }
+            None => rows[partition].push(&verdict),
         }
+    };
+    let mut trim_at = TRIM_ROWS;
+    let polled = &mut || {
+        let mut rows = rows.borrow_mut();
         let mut count: usize = rows.iter().map(TrainingRows::len).sum();
         if count >= trim_at {
             span.trim(&mut rows);
@@ -118,7 +113,10 @@ pub fn from_verdicts<B: Broker>(
             let what = format!("more than {ROWS_MAX} verdicts are in the window: train on a shorter one");
             return Err(BrokerError::new(Reaction::Stop, what));
         }
-    }
+        Ok(())
+    };
+    scan(broker, verdicts, least, tell, polled, stopped)?;
+    let mut rows = rows.into_inner();
     span.trim(&mut rows);
     Ok(rows.into_iter().fold(TrainingRows::default(), |mut all, part| {
         all.append(part);

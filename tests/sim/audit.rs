@@ -418,7 +418,7 @@ fn every_payment_is_explained_by_the_very_answer_that_it_got() {
     let audit = audit_of(&world.driver.sim);
     let (first, second) = (model(150), model(400));
     let models = |id: &str| [&first, &second].into_iter().find(|model| model.id == id).map(|model| models::Model::clone(model));
-    let (mut scored_again, mut without) = (0, 0);
+    let (mut scored_again, mut without, mut with_reasons) = (0, 0, 0);
     for record in world.driver.sim.committed_records(topic("verdicts")).iter().step_by(7) {
         let id: Place = crate::scoring_world::json(record)["id"].as_str().unwrap().parse().unwrap();
         let explained = audit.explain(&id, &models, &mut |_, _, _| {}).unwrap();
@@ -426,6 +426,17 @@ fn every_payment_is_explained_by_the_very_answer_that_it_got() {
         let Outcome::Verdict { at, scored, state, .. } = &explained.outcome else { panic!("{explained:?}") };
         assert_eq!((at.partition, at.offset), (record.partition.partition, record.offset));
         assert!(state.as_ref().is_some_and(|state| state.same));
+        // The very reasons that the verdict gave.
+        let verdict: models::Verdict = serde_json::from_slice(record.value.as_deref().unwrap()).unwrap();
+        if !verdict.reasons.is_empty() {
+            let texts: Vec<String> = verdict.reasons.iter().map(|reason| reason.text.clone()).collect();
+            assert_eq!(state.as_ref().map(|state| &state.reasons), Some(&texts));
+            let shares = &scored.as_ref().unwrap().contributions;
+            for (reason, share) in verdict.reasons.iter().zip(shares) {
+                assert_eq!((reason.feature.as_str(), reason.contribution), (share.feature, share.contribution));
+            }
+            with_reasons += 1;
+        }
         match scored {
             Some(scored) => {
                 assert_eq!(scored.contributions.len(), 10);
@@ -434,7 +445,7 @@ fn every_payment_is_explained_by_the_very_answer_that_it_got() {
             None => without += 1,
         }
     }
-    assert!(scored_again > 30 && without > 10, "{scored_again} {without}");
+    assert!(scored_again > 30 && without > 10 && with_reasons > 0, "{scored_again} {without} {with_reasons}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! An anomaly of one known cause is explained by that cause: users with habits, a forest trained on them, and payments that are usual in
 //! everything but one.
 //!
-//! A new merchant alone is not among them: people pay at new merchants all the time, and the forest rightly finds nothing in it.
+//! A new merchant is a cause where users keep to one: the first other one is the first reason in every case. Where people have a dozen
+//! merchants and try others, it is so in 148 of 399 cases only: the forest rightly finds little in it, and some other trifle is as unusual.
 
 use crate::explain::explain;
 use crate::features::FEATURES;
@@ -53,12 +54,14 @@ struct Population {
     amounts: Vec<f64>,
 }
 
-fn population() -> Population {
+/// `loyal` users have one merchant, the others three to fourteen.
+fn population(loyal: bool) -> Population {
     let mut dice = Dice(ChaCha8Rng::seed_from_u64(1));
     let mut all = Population::default();
     for _ in 0..USERS {
         let (mean, hour) = (5.0 * libm::exp(dice.unit() * 3.0), dice.below(24.0));
         let (merchants, pace) = (3 + dice.below(12.0), 0.5 + dice.unit() * 4.0);
+        let merchants = if loyal { 1 } else { merchants };
         let mut profile = Profile::default();
         for day in 0..DAYS {
             let at = |dice: &mut Dice| START + day * DAY + hour * HOUR + (dice.normal() * 2.5 * HOUR as f64) as i64;
@@ -87,6 +90,7 @@ enum Cause {
     Amount,
     Burst,
     Hour,
+    Merchant,
 }
 
 impl Cause {
@@ -95,6 +99,7 @@ impl Cause {
             Self::Amount => &["log_amount", "amount_zscore", "amount_percentile", "global_amount_flag"],
             Self::Burst => &["velocity_ratio", "time_since_last"],
             Self::Hour => &["hour_deviation"],
+            Self::Merchant => &["merchant_familiarity"],
         }
     }
 }
@@ -113,21 +118,31 @@ fn first_reason(model: &Model, user: &User, cause: Cause) -> Option<String> {
         Cause::Amount => amount = 40.0 * user.mean,
         Cause::Burst => (1..=12).rev().for_each(|i| profile.update(amount, t - i * 150_000, &merchant)),
         Cause::Hour => t += 12 * HOUR,
+        Cause::Merchant => {}
     }
-    let seen = profile.observe(amount, t, &merchant, Some(model.global_amount_p99));
+    let merchant = if matches!(cause, Cause::Merchant) { "never before" } else { &merchant };
+    let seen = profile.observe(amount, t, merchant, Some(model.global_amount_p99));
     explain(model, &seen, amount).first().map(|reason| reason.feature.to_string())
 }
 
-#[test]
-fn an_anomaly_of_one_cause_is_explained_by_it() {
-    let all = population();
+fn check(all: &Population, causes: &[Cause]) {
     let rows = ArrayView2::from_shape((all.amounts.len(), FEATURES), &all.rows).unwrap();
     let model = Model::train(rows, &all.amounts, TrainParams::default(), 0.01, None, Window::default()).unwrap();
     let known: Vec<&User> = all.users.iter().filter(|user| user.profile.seen() >= 30).collect();
     assert!(known.len() > USERS * 9 / 10);
-    for cause in [Cause::Amount, Cause::Burst, Cause::Hour] {
+    for &cause in causes {
         let first = known.iter().filter_map(|user| first_reason(&model, user, cause));
         let right = first.filter(|reason| cause.features().contains(&reason.as_str())).count();
         assert!(right * 100 >= known.len() * 95, "{cause:?}: the first reason of {right} of {}", known.len());
     }
+}
+
+#[test]
+fn an_anomaly_of_one_cause_is_explained_by_it() {
+    check(&population(false), &[Cause::Amount, Cause::Burst, Cause::Hour]);
+}
+
+#[test]
+fn the_first_other_merchant_of_users_who_keep_to_one_is_the_first_reason() {
+    check(&population(true), &[Cause::Merchant]);
 }

@@ -156,8 +156,10 @@ fn labels_are_judged_beside_the_active_model() {
     let (high, low) = (fraud_at(&order[..50]), fraud_at(&order[950..]));
     let (day, card): (Vec<i64>, Vec<u32>) =
         ((0..1_000).map(|row| row / 200).collect(), (0..1_000).map(|row| row % 150).collect());
+    let rows: Vec<usize> = (0..1_000).collect();
     let judged = |candidate: &Model, active: &Model, fraud: &[bool]| {
-        judge(candidate, Some(active), &trained, &held_out, Some(Labels { fraud, day: &day, card: &card }))
+        let labels = Labels { rows: &rows[..fraud.len()], fraud, day: &day[..fraud.len()], card: &card[..fraud.len()] };
+        judge(candidate, Some(active), &trained, &held_out, Some(labels))
     };
     let same = judged(&good, &good, &high);
     assert_eq!(outcome(&same, "average_precision"), Outcome::Passed);
@@ -169,6 +171,10 @@ fn labels_are_judged_beside_the_active_model() {
     assert_eq!(figure(&worse).low, figure(&same).value.map(|value| value * crate::validate::LABELLED_MIN));
     let few = judged(&good, &good, &low.iter().enumerate().map(|(at, &fraud)| fraud && at % 10 == 0).collect::<Vec<_>>());
     assert_eq!(outcome(&few, "average_precision"), Outcome::Skipped);
+    // Rows that nobody labelled count for nothing.
+    let half = judged(&good, &good, &high[..500]);
+    assert_eq!(outcome(&half, "average_precision"), Outcome::Passed);
+    assert_ne!(figure(&half).value, figure(&same).value);
 }
 
 #[test]

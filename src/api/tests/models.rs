@@ -107,17 +107,133 @@ fn a_retrain_that_is_asked_for_shows_until_somebody_does_it() {
 }
 
 #[test]
+fn a_shadow_is_begun_shown_and_ended() {
+    let (world, [a, b]) = world();
+    let path = format!("/v1/models/{b}/shadow");
+    assert_eq!(post(&world, &format!("/v1/models/{a}/promote")).0, 200);
+    world.get("/v1/models/0123456789abcdef/shadow").problem(404, "no-such-model");
+    world.get(&path).problem(404, "no-shadow");
+    world.client().send("DELETE", &path, &[], b"").problem(404, "no-shadow");
+    world.client().post(&format!("/v1/models/{a}/shadow"), b"{}").problem(409, "shadow-refused");
+    for body in [&br#"{"from":"never"}"#[..], br#"{"hours":1}"#] {
+        world.client().post(&path, body).problem(422, "invalid-request");
+    }
+    let (status, begun) = post(&world, &path);
+    assert_eq!((status, &begun["beside"], &begun["whole_log"]), (200, &json!(a), &json!(false)));
+    let shown = world.get(&path).json();
+    assert_eq!((&shown["running"], &shown["compared"], &shown["as_of_ms"]), (&json!(true), &json!(0), &Value::Null));
+    assert_eq!(
+        shown["scores"]["bounds"].as_array().map(Vec::len),
+        shown["scores"]["active"].as_array().map(|bins| bins.len() + 1)
+    );
+    assert_eq!(world.get(&format!("/v1/models/{b}")).json()["state"], "shadow");
+    assert_eq!(world.client().send("DELETE", &path, &[], b"").status, 200);
+    assert_eq!(world.get(&path).json()["running"], json!(false));
+    assert_eq!(world.get(&format!("/v1/models/{b}")).json()["state"], "candidate");
+}
+
+#[test]
+fn a_label_by_its_verdicts_id_names_the_payment_and_makes_quality() {
+    let (mut world, [a, _]) = world();
+    assert_eq!(post(&world, &format!("/v1/models/{a}/promote")).0, 200);
+    let t = NOW_MS - 1_000;
+    world.pay("user-1", &format!(r#"{{"user_id":"user-1","amount":9000,"merchant":"m1","tx_id":"t9","timestamp":{t}}}"#), t);
+    world.run();
+    let verdict = world.verdicts().into_iter().find(|verdict| verdict.tx_id == "t9").expect("a verdict");
+    let label = |body: Value| world.client().post("/v1/labels", body.to_string().as_bytes());
+    for (body, status, name) in [
+        (json!({"verdict_id": "transactions:0:999999", "label": "fraud"}), 404, "no-such-verdict"),
+        (json!({"verdict_id": "models:0:0", "label": "fraud"}), 404, "no-such-verdict"),
+        (json!({"verdict_id": verdict.id, "user_id": "user-2", "label": "fraud"}), 422, "invalid-request"),
+        (json!({"tx_id": "t9", "label": "fraud"}), 422, "invalid-request"),
+        (json!({"verdict_id": verdict.id, "label": "perhaps"}), 422, "invalid-request"),
+        (json!({"verdict_id": verdict.id, "label": "fraud", "at": "yesterday"}), 422, "invalid-request"),
+        (json!([]), 422, "invalid-request"),
+    ] {
+        label(body).problem(status, name);
+    }
+    let taken = label(json!({"verdict_id": verdict.id, "label": "fraud", "by": "ann", "at": "2024-01-02T03:04:05Z"}));
+    assert_eq!(taken.status, 201, "{}", taken.text());
+    let taken = taken.json();
+    assert_eq!(
+        (&taken["user_id"], &taken["tx_id"], &taken["at"]),
+        (&json!("user-1"), &json!("t9"), &json!(1_704_164_645_000_i64))
+    );
+    assert_eq!(label(json!({"tx_id": "nobody's", "user_id": "user-3", "label": "legitimate"})).status, 201);
+    let quality = world.get("/v1/quality?days=1").json();
+    let found = if verdict.is_anomaly { 1.0 } else { 0.0 };
+    assert_eq!(
+        (&quality["labelled"], &quality["frauds"], &quality["recall"]),
+        (&json!(1), &json!(1), &json!(found)),
+        "{quality}"
+    );
+    assert_eq!(quality["by_model"][0]["model"], json!(a));
+    for query in ["days=0", "days=x", "weeks=1"] {
+        world.get(&format!("/v1/quality?{query}")).problem(400, "invalid-parameter");
+    }
+}
+
+#[test]
+fn who_is_snoozed_is_listed_until_it_is_over_or_ended() {
+    let world = World::idle(ScoringParams::default(), Vec::new());
+    let snooze = |body: Value| world.client().post("/v1/snoozes", body.to_string().as_bytes());
+    let begun = snooze(json!({"user_id": "u/1", "reason": "travels", "hours": 2}));
+    assert_eq!(begun.status, 201, "{}", begun.text());
+    assert_eq!(begun.json()["id"], "user:u/1");
+    assert_eq!(snooze(json!({"merchant": "m1", "reason": "a sale", "by": "ann", "until": NOW_MS + 1_000})).status, 201);
+    let ids = || -> Vec<String> {
+        let list = world.get("/v1/snoozes").json();
+        list["snoozes"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|snooze| snooze["id"].as_str().expect("an id").to_owned())
+            .collect()
+    };
+    assert_eq!(ids(), ["merchant:m1", "user:u/1"]);
+    world.clock.advance(1_000);
+    assert_eq!(ids(), ["user:u/1"], "a sale ends");
+    for body in [
+        json!({"user_id": "u1", "merchant": "m1", "reason": "x", "hours": 1}),
+        json!({"reason": "x", "hours": 1}),
+        json!({"user_id": "u1", "hours": 1}),
+        json!({"user_id": "u1", "reason": "", "hours": 1}),
+        json!({"user_id": "u1", "reason": "x"}),
+        json!({"user_id": "u1", "reason": "x", "hours": 0}),
+        json!({"user_id": "u1", "reason": "x", "until": NOW_MS}),
+        json!({"user_id": "u1", "reason": "x", "until": i64::MAX}),
+        json!({"user_id": "u".repeat(600), "reason": "x", "hours": 1}),
+    ] {
+        snooze(body).problem(422, "invalid-request");
+    }
+    assert_eq!(world.client().send("DELETE", "/v1/snoozes/user:u%2F1", &[], b"").status, 200);
+    world.client().send("DELETE", "/v1/snoozes/user:u%2F1", &[], b"").problem(404, "no-such-snooze");
+    assert!(ids().is_empty());
+}
+
+#[test]
 fn changes_need_the_scope_admin() {
     let token = |name: &str, scope| ApiToken { name: name.into(), scopes: [scope].into(), sha256: Sha256::digest(name).into() };
     let world = World::idle(ScoringParams::default(), vec![token("reader", Scope::Query), token("operator", Scope::Admin)]);
     let ask = |method, path, who: &str| {
         world.client().send(method, path, &[&format!("Authorization: Bearer {who}"), "Content-Length: 0"], b"")
     };
-    for path in ["/v1/models/0123456789abcdef/promote", "/v1/models/rollback", "/v1/train", "/v1/retrain/trigger"] {
+    for path in [
+        "/v1/models/0123456789abcdef/promote",
+        "/v1/models/0123456789abcdef/shadow",
+        "/v1/models/rollback",
+        "/v1/train",
+        "/v1/retrain/trigger",
+    ] {
         ask("POST", path, "reader").problem(403, "forbidden");
         assert_ne!(ask("POST", path, "operator").status, 403, "{path}");
     }
-    for path in ["/v1/models", "/v1/retrain/status"] {
+    for path in ["/v1/labels", "/v1/snoozes"] {
+        // What people say needs the scope that payments need.
+        ask("POST", path, "reader").problem(403, "forbidden");
+        ask("POST", path, "operator").problem(403, "forbidden");
+    }
+    for path in ["/v1/models", "/v1/retrain/status", "/v1/quality", "/v1/snoozes"] {
         assert_eq!(ask("GET", path, "reader").status, 200);
         ask("GET", path, "operator").problem(403, "forbidden");
     }

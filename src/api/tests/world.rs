@@ -30,10 +30,12 @@ use super::anywhere::Board;
 use super::client::Client;
 use crate::api::{Api, Health, serve};
 use crate::config::{ApiToken, ProcessingGuarantee};
+use crate::labels::{LabelTopics, Labels};
 use crate::membership::Directory;
 use crate::registry::{Artifacts, Registry};
 use crate::retraining::Retraining;
 use crate::scoring::{ModelSlot, ScoringParams, TopicNames, UserProfile, scoring_topology};
+use crate::snoozes::Snoozes;
 use crate::training::Span;
 use crate::training::jobs::{Jobs, Order, Promotion, Source};
 
@@ -190,6 +192,11 @@ impl World {
         let registry = registry(&sim, &topology, folder.path(), &model, &clock);
         let jobs = Jobs::default();
         let retraining = retraining(&registry, &jobs, &clock);
+        let broker = Arc::new(sim.clone());
+        let topic = |name: &str| topology.topics().find(name).expect("the topology has it");
+        let topics = LabelTopics { transactions: topic("transactions"), verdicts: topic("verdicts"), labels: topic("labels") };
+        let labels = Labels::new(&broker, topics, params.limits());
+        let snoozes = Snoozes::new(&broker, topic("test-snoozes"), Arc::new(clock.clone()));
         let api = Api {
             instance: directory.me(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
@@ -202,6 +209,8 @@ impl World {
             registry: registry.clone(),
             jobs: jobs.clone(),
             retraining,
+            labels,
+            snoozes,
             params,
             directory,
             session_ms: SESSION_MS,

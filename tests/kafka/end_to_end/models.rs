@@ -201,3 +201,73 @@ fn only_the_owner_of_partition_0_retrains_and_all_follow() {
     a.stop();
     b.stop();
 }
+
+/// Whether each payment was an anomaly, by its verdict's id.
+fn alerts(verdicts: &HashMap<String, Vec<u8>>) -> HashMap<&str, bool> {
+    let is_anomaly = |verdict: &[u8]| serde_json::from_slice::<Value>(verdict).expect("JSON")["is_anomaly"] == true;
+    verdicts.iter().map(|(id, verdict)| (id.as_str(), is_anomaly(verdict))).collect()
+}
+
+#[test]
+fn a_shadow_counts_each_payment_once_while_its_holder_is_killed_and_changes_no_verdict() {
+    let Some(scene) = scene("shadow") else { return };
+    let ledger = Ledger::made(&scene.path("payments.csv"), 20_000);
+    let [a_model, b_model] = [model(), other_model()].map(id_of_model);
+    let [by_a, by_b] = [model(), other_model()].map(|path| ledger.verdicts(&scene, path));
+    scene.create("transactions", PARTITIONS, &[]);
+    let (mut a, mut b) = (scene.start("a"), scene.start("b"));
+    let here = |service: &mut Service| asked(service, "/v1/retrain/status")["here"] == true;
+    until("one of them has partition 0", || (here(&mut a) != here(&mut b)).then_some(()));
+    assert_eq!(scene.register(other_model()), b_model);
+    until("the version is known", || (a.get(&format!("/v1/models/{b_model}")).0 == 200).then_some(()));
+    let path = format!("/v1/models/{b_model}/shadow");
+    assert_eq!(a.get(&path).0, 404);
+    let (status, begun) = a.post(&path, r#"{"from":"earliest"}"#);
+    assert_eq!(status, 200, "{begun}");
+    let mut feed = Feed::new(&scene, &ledger.payments);
+    feed.reach(8_000);
+    until("it counts", || {
+        let (status, body) = b.get(&path);
+        (status == 200 && serde_json::from_str::<Value>(&body).expect("JSON")["compared"].as_u64() > Some(1_000)).then_some(())
+    });
+    let mut survivor = if here(&mut a) {
+        a.kill();
+        b
+    } else {
+        b.kill();
+        a
+    };
+    feed.finish(20_000);
+    let shown = until("all are compared", || Some(asked(&mut survivor, &path)).filter(|shown| shown["compared"] == 20_000));
+    let (active, shadow) = (alerts(&by_a), alerts(&by_b));
+    let count = |wanted: (bool, bool)| active.iter().filter(|(id, alert)| (**alert, shadow[*id]) == wanted).count();
+    let (more, fewer, both) = (count((false, true)), count((true, false)), count((true, true)));
+    assert_eq!(shown["would_alert"]["more"], json!(more), "{shown}");
+    assert_eq!((&shown["would_alert"]["fewer"], &shown["would_alert"]["both"]), (&json!(fewer), &json!(both)));
+    assert!(more > 0, "the two models are not the same");
+    for example in shown["examples"]["more"].as_array().expect("a list") {
+        let id = example["verdict_id"].as_str().expect("an id");
+        assert!(!active[id] && shadow[id], "{example}");
+    }
+    assert!(shown["cost"]["micros_per_payment"].as_f64() > Some(0.0), "{shown}");
+
+    // The command reads the same from the topic.
+    let output = scene.call(&["models", "shadow", &b_model, "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(told["would_alert"], shown["would_alert"]);
+
+    // What people find out, by the verdict's id alone.
+    let frauds: Vec<&str> = active.iter().filter(|(_, alert)| **alert).map(|(id, _)| *id).take(3).collect();
+    for (at, id) in frauds.iter().enumerate() {
+        let label = if at == 0 { "legitimate" } else { "fraud" };
+        let (status, answer) = survivor.post("/v1/labels", &json!({"verdict_id": id, "label": label, "by": "ann"}).to_string());
+        assert_eq!(status, 201, "{answer}");
+    }
+    let quality = asked(&mut survivor, "/v1/quality?days=3660");
+    assert_eq!((&quality["labelled"], &quality["frauds"], &quality["alerts"]), (&json!(3), &json!(2), &json!(3)), "{quality}");
+    assert_eq!((&quality["recall"], &quality["by_model"][0]["model"]), (&json!(1.0), &json!(a_model)));
+    survivor.stop();
+    let expected = HashMap::from([(a_model.clone(), by_a)]);
+    assert_eq!(check(&scene, &expected, 20_000), BTreeMap::from([(a_model, 20_000)]), "no verdict knows of the shadow");
+}

@@ -5,8 +5,8 @@ use rdkafka::admin::{AdminOptions, NewPartitions};
 use super::scene::Scene;
 use crate::world::run;
 
-const OURS: [&str; 7] =
-    ["transactions", "commands", "verdicts", "anomalies", "dead-letters", "app-profiles-changelog", "app-decisions"];
+const OURS: [&str; 8] =
+    ["transactions", "commands", "labels", "verdicts", "anomalies", "dead-letters", "app-profiles-changelog", "app-decisions"];
 
 /// Starts an instance that must refuse to, and gives all that it says.
 fn refusal(scene: &Scene, settings: &[(&str, &str)]) -> String {
@@ -25,7 +25,7 @@ fn missing_topics_are_created_to_fit_the_input() {
     for name in OURS {
         assert_eq!(scene.ends(&scene.topic(name)).len(), 3, "partitions of {name}");
     }
-    for name in ["verdicts", "anomalies", "dead-letters", "commands", "app-decisions"] {
+    for name in ["verdicts", "anomalies", "dead-letters", "commands", "labels", "app-decisions"] {
         assert_eq!(scene.property(&scene.topic(name), "cleanup.policy"), "delete", "{name}");
         assert_eq!(scene.property(&scene.topic(name), "retention.ms"), "-1", "{name}");
     }
@@ -35,6 +35,8 @@ fn missing_topics_are_created_to_fit_the_input() {
     assert_eq!(scene.ends(&scene.topic("models")).len(), 1, "order between models matters");
     assert_eq!(scene.property(&scene.topic("models"), "cleanup.policy"), "compact");
     assert_eq!(scene.property(&scene.topic("dead-letters"), "max.message.bytes"), (2_000_000 + (16 << 10)).to_string());
+    assert_eq!(scene.ends(&scene.topic("app-snoozes")).len(), 1, "every instance reads all of it");
+    assert_eq!(scene.property(&scene.topic("app-snoozes"), "cleanup.policy"), "compact");
     assert_eq!(scene.ends(&scene.topic("app-members")).len(), 1, "announcements have an order");
     assert_eq!(scene.property(&scene.topic("app-members"), "cleanup.policy"), "compact");
     service.stop();
