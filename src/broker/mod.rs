@@ -3,7 +3,5 @@
 pub mod embedded;
 pub mod groups;
 pub mod kafka;
-mod scan;
 
 pub use groups::Groups;
-pub use scan::scan;

@@ -13,7 +13,7 @@ use topology::processor::{Context, Processor, Result};
 use topology::record::{Batch, Fetched, Outgoing, TopicPartition};
 use topology::restore::StartFrom;
 use topology::status::{Phase, Tasks};
-use topology::topology::{StoreId, TaskId, Topology};
+use topology::topology::{StoreId, SubTopology, TaskId, Topology};
 use topology::worker::Parts;
 
 use super::workers::{Plan, Workers};
@@ -149,6 +149,7 @@ impl House {
             start_from: StartFrom::Refuse,
             dead_letter_max_bytes: 1 << 20,
             leave_for_good: true,
+            leads: parts.topology.subs().iter().map(SubTopology::lead).collect(),
         };
         let health = Arc::new(Health::new(1, clock.monotonic_us() / 1000, STALL_MS));
         let nobody: Arc<dyn Predecessors> = Arc::new(Nobody);

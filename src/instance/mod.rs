@@ -8,7 +8,6 @@ mod ends;
 mod gate;
 mod identity;
 mod models;
-mod notes;
 mod parts;
 mod restore_view;
 mod slot;
@@ -34,18 +33,16 @@ use topology::metrics::Metrics;
 use topology::record::{TopicId, Topics};
 use topology::standby::{StandbyConfig, Standbys};
 use topology::status::Tasks;
-use topology::topology::Topology;
+use topology::topology::{SubTopology, Topology};
 use topology::worker::Parts;
 use tracing::warn;
 
 use crate::broker::kafka::KafkaConfig;
 use crate::clock::RealClock;
 use crate::config::{BrokerKind, Budget, ProcessingGuarantee, Settings, StartFrom};
-use crate::labels::Labels;
 use crate::membership::{Directory, Herald, Introduction};
 use crate::registry::Registry;
 use crate::scoring::{ModelSlot, ScoringParams, scoring_topology};
-use crate::snoozes::Snoozes;
 
 use ends::Ends;
 pub use identity::Identity;
@@ -112,10 +109,6 @@ pub struct Instance {
     pub registry: Registry,
     /// Trainings under way and past.
     pub training: training::Training,
-    /// What people found out.
-    pub labels: Labels,
-    /// Who is left alone.
-    pub snoozes: Snoozes,
     /// What scoring depends on.
     pub params: ScoringParams,
     /// Partitions of each topic.
@@ -158,11 +151,23 @@ impl Instance {
         let budget = budget(settings)?;
         let metrics: Arc<Metrics> = Arc::default();
         let lead_partitions = partitions[usize::from(topology.subs().last().map_or(TopicId(0), |sub| sub.lead()).0)];
+        let plan = plan(settings, &topology, &identity.name, &budget, lead_partitions, dead_letter_max_bytes);
+        // Side by side: as long as a restart takes, its partitions are without verdicts. Only the workers join, when all of it is there.
+        (0..plan.count).for_each(|index| broker.prepare(&plan.member(index)));
         let stores = RocksOptions { memory_bytes: budget.state, partitions: lead_partitions as usize, ..RocksOptions::default() };
-        let Some(backend) = store::open(&identity.folder, stores, &metrics, &|| stop.raised())? else { return Ok(None) };
+        let no_models = Stop::default();
+        let (opened, registry) = std::thread::scope(|scope| {
+            let opening =
+                scope.spawn(|| store::open(&identity.folder, stores, &metrics, &|| stop.raised() || no_models.raised()));
+            // Before any worker: a restart goes on with the active model, not with none.
+            let registry = models::start(settings, broker, &topology, &model, &identity.name, stop);
+            if !matches!(registry, Ok(Some(_))) {
+                no_models.raise();
+            }
+            (opening.join().expect("invariant: opening a store does not panic"), registry)
+        });
+        let (Some(registry), Some(backend)) = (registry?, opened?) else { return Ok(None) };
         let clock = Arc::new(RealClock);
-        // Before any worker: a restart goes on with the active model, not with none.
-        let Some(registry) = models::start(settings, broker, &topology, &model, &identity.name, stop)? else { return Ok(None) };
         let health = Arc::new(crate::api::Health::new(settings.workers as usize, clock.monotonic_us() / 1000, settings.stall_ms));
         let parts = Parts {
             topology: Arc::clone(&topology),
@@ -173,30 +178,11 @@ impl Instance {
             tasks: Arc::default(),
         };
         let tasks = Arc::clone(&parts.tasks);
-        let plan = workers::Plan {
-            application: topology.application().to_owned(),
-            instance: identity.name.clone(),
-            count: settings.workers as usize,
-            exactly_once: settings.processing_guarantee == ProcessingGuarantee::ExactlyOnce,
-            commit_interval_ms: settings.commit_interval_ms,
-            transaction_timeout_ms: settings.transaction_timeout_ms,
-            // One instance may have to hold all partitions.
-            cache_bytes: budget.profiles / lead_partitions.max(1) as usize,
-            poll_bytes: budget.poll,
-            start_from: match settings.start_from {
-                StartFrom::Refuse => topology::restore::StartFrom::Refuse,
-                StartFrom::Changelog => topology::restore::StartFrom::Changelog,
-                StartFrom::Earliest => topology::restore::StartFrom::Earliest,
-            },
-            dead_letter_max_bytes,
-            leave_for_good: settings.leave_on_stop,
-        };
         let herald = Herald::start(broker, introduction(&plan, &topology, settings), &tasks, &parts.clock);
         let wanted = herald.copies_to_keep(Standbys::<B>::candidates(&parts), settings.standby_replicas as usize);
         let copying = standbys::Copying::start(broker, &parts, standby(&plan, settings), wanted);
         let workers = Workers::start(broker, &parts, &plan, &herald.predecessors(), &health);
         let training = training::start(settings, broker, &topology, &tasks, &registry, &params, stop)?;
-        let notes::Notes { labels, snoozes } = notes::start(settings, broker, &topology, &params, stop);
         let name = identity.name.clone();
         let ends = Ends::follow(broker, &tasks, &health);
         Ok(Some(Self {
@@ -206,8 +192,6 @@ impl Instance {
             model,
             registry,
             training,
-            labels,
-            snoozes,
             params,
             partitions,
             backend,
@@ -238,8 +222,6 @@ impl Instance {
             registry: self.registry.clone(),
             jobs: self.training.jobs.clone(),
             retraining: self.training.retraining.clone(),
-            labels: self.labels.clone(),
-            snoozes: self.snoozes.clone(),
             params: self.params.clone(),
             directory: self.directory(),
             session_ms: session_ms(settings),
@@ -327,6 +309,36 @@ fn keep_for(folder: &Path, application: &str, store: &Path) -> std::io::Result<(
     let fresh = folder.join("application.new");
     std::fs::write(&fresh, application)?;
     std::fs::rename(fresh, marker)
+}
+
+/// How the workers work.
+fn plan(
+    settings: &Settings,
+    topology: &Topology,
+    name: &str,
+    budget: &Budget,
+    lead_partitions: u32,
+    dead_letter_max_bytes: usize,
+) -> workers::Plan {
+    workers::Plan {
+        application: topology.application().to_owned(),
+        instance: name.to_owned(),
+        count: settings.workers as usize,
+        exactly_once: settings.processing_guarantee == ProcessingGuarantee::ExactlyOnce,
+        commit_interval_ms: settings.commit_interval_ms,
+        transaction_timeout_ms: settings.transaction_timeout_ms,
+        // One instance may have to hold all partitions.
+        cache_bytes: budget.profiles / lead_partitions.max(1) as usize,
+        poll_bytes: budget.poll,
+        start_from: match settings.start_from {
+            StartFrom::Refuse => topology::restore::StartFrom::Refuse,
+            StartFrom::Changelog => topology::restore::StartFrom::Changelog,
+            StartFrom::Earliest => topology::restore::StartFrom::Earliest,
+        },
+        dead_letter_max_bytes,
+        leave_for_good: settings.leave_on_stop,
+        leads: topology.subs().iter().map(SubTopology::lead).collect(),
+    }
 }
 
 /// How copies are kept.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use topology::broker::{Broker, MemberConfig};
 use topology::predecessors::Predecessors;
+use topology::record::TopicId;
 use topology::restore::StartFrom;
-use topology::topology::SubTopology;
 use topology::worker::{Parts, Step, Worker, WorkerConfig};
 use tracing::info;
 
@@ -68,6 +68,7 @@ pub(super) struct Plan {
     pub(super) start_from: StartFrom,
     pub(super) dead_letter_max_bytes: usize,
     pub(super) leave_for_good: bool,
+    pub(super) leads: Vec<TopicId>,
 }
 
 impl Plan {
@@ -79,16 +80,21 @@ impl Plan {
         self.exactly_once.then(|| self.identity(index))
     }
 
-    fn worker(&self, index: usize, leads: Vec<topology::record::TopicId>) -> WorkerConfig {
+    /// A worker's place in the group.
+    pub(super) fn member(&self, index: usize) -> MemberConfig {
+        MemberConfig {
+            group: self.application.clone(),
+            instance: self.identity(index),
+            transactional_id: self.transactional_id(index),
+            transaction_timeout_ms: self.transaction_timeout_ms,
+            leads: self.leads.clone(),
+        }
+    }
+
+    fn worker(&self, index: usize) -> WorkerConfig {
         WorkerConfig {
             index,
-            member: MemberConfig {
-                group: self.application.clone(),
-                instance: self.identity(index),
-                transactional_id: self.transactional_id(index),
-                transaction_timeout_ms: self.transaction_timeout_ms,
-                leads,
-            },
+            member: self.member(index),
             exactly_once: self.exactly_once,
             commit_interval_ms: self.commit_interval_ms,
             commit_idle_ms: COMMIT_IDLE_MS.min(self.commit_interval_ms),
@@ -138,10 +144,9 @@ impl Workers {
         // Its own flag: the instance first says that it is not ready, then stops its workers.
         let stop = Stop::default();
         let failure: Arc<Mutex<Option<String>>> = Arc::default();
-        let leads: Vec<_> = parts.topology.subs().iter().map(SubTopology::lead).collect();
         let ends = (&stop, plan.leave_for_good);
         let slots: Vec<_> = (0..plan.count)
-            .map(|index| Arc::new(Slot::new(broker, parts, plan.worker(index, leads.clone()), predecessors, health, ends)))
+            .map(|index| Arc::new(Slot::new(broker, parts, plan.worker(index), predecessors, health, ends)))
             .collect();
         let threads = slots.iter().enumerate().map(|(index, slot)| {
             let (slot, failure) = (Arc::clone(slot), Arc::clone(&failure));

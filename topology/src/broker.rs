@@ -147,6 +147,12 @@ pub trait Broker: Send + Sync + 'static {
     /// Creates a topic; one that exists already is left as it is.
     fn create(&self, spec: &TopicSpec) -> Result<()>;
 
+    /// Says that somebody is about to join under this configuration: what that takes and changes nothing for the group (connections, a
+    /// producer that ends what its predecessor left open) may be begun beside the caller. A hint, and no promise.
+    fn prepare(&self, config: &MemberConfig) {
+        let _ = config;
+    }
+
     /// Joins the group as one member.
     fn join(&self, config: &MemberConfig) -> Result<Self::Member>;
 
@@ -194,6 +200,11 @@ pub trait Member: Send {
     /// Log start and high watermark of a partition.
     fn bounds(&mut self, partition: TopicPartition) -> Result<Bounds>;
 
+    /// The same of many, in order.
+    fn bounds_of(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>> {
+        partitions.iter().map(|&partition| self.bounds(partition)).collect()
+    }
+
     /// The proof that the next commit needs, fetched at that moment.
     fn token(&mut self) -> Result<Self::Token>;
 
@@ -237,6 +248,11 @@ pub trait Reader: Send {
 
     /// Log start and high watermark.
     fn bounds(&mut self, partition: TopicPartition) -> Result<Bounds>;
+
+    /// The same of many, in order.
+    fn bounds_of(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>> {
+        partitions.iter().map(|&partition| self.bounds(partition)).collect()
+    }
 
     /// Waits up to `wait` for records and appends them, at most about `max_records`.
     fn poll(&mut self, into: &mut Fetched, max_records: usize, wait: Duration) -> Result<()>;

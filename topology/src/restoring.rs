@@ -27,6 +27,8 @@ const COMMITTED_WAIT: Duration = Duration::from_millis(1000);
 /// The same at first while tasks run. It doubles with each time in vain, and running tasks have four times as long to themselves before
 /// the next: an answer that waits for a dead owner's transaction keeps them from a fifth of their time at most.
 pub(crate) const COMMITTED_WAIT_RUNNING: Duration = Duration::from_millis(50);
+/// The same for all new tasks together: an answer that does not come by then is asked for task by task.
+const COMMITTED_WAIT_TOGETHER: Duration = Duration::from_millis(200);
 /// What a restore was planned on is asked again before it counts, if it is older than this: far less than any session timeout.
 const FACTS_FRESH_US: u64 = 1_000_000;
 
@@ -51,11 +53,12 @@ impl<B: Broker> Worker<B> {
             return planned.map(|()| false);
         }
         self.read_changelogs(&ids)?;
-        for id in ids {
-            let done = self.tasks.get(&id).is_some_and(|task| task.restores.iter().all(Progress::done));
-            if done {
-                self.finish_restore(id)?;
-            }
+        let done: Vec<TaskId> = ids.into_iter().filter(|id| self.tasks[id].restored()).collect();
+        let inputs: Vec<TopicPartition> = done.iter().flat_map(|id| self.tasks[id].froms()).collect();
+        let mut bounds = self.member()?.bounds_of(&inputs)?.into_iter();
+        for id in done {
+            let bounds: Vec<Bounds> = bounds.by_ref().take(self.tasks[&id].inputs.len()).collect();
+            self.finish_restore(id, &bounds)?;
         }
         planned.map(|()| self.restore_stage() != before)
     }
@@ -76,11 +79,17 @@ impl<B: Broker> Worker<B> {
             return Ok(());
         }
         let wait = if running { self.plan_wait } else { COMMITTED_WAIT };
-        for &id in ids {
-            if self.tasks[&id].planned {
-                continue;
+        let unplanned: Vec<TaskId> = ids.iter().copied().filter(|id| !self.tasks[id].planned).collect();
+        // New ones are asked about together, and one by one where that fails: one that is held up holds up no other.
+        let new = unplanned.iter().all(|id| self.tasks[id].planned_at_us == 0);
+        if new && unplanned.len() > 1 {
+            match self.plan(&unplanned, wait.min(COMMITTED_WAIT_TOGETHER)) {
+                Err(ProcessError::Broker(why)) if why.reaction == Reaction::Retry => {}
+                done => return done,
             }
-            if let Err(why) = self.plan_restore(id, wait) {
+        }
+        for id in unplanned.into_iter().filter(|id| !self.tasks[id].planned).collect::<Vec<_>>() {
+            if let Err(why) = self.plan(&[id], wait) {
                 self.plan_wait = (self.plan_wait * 2).min(COMMITTED_WAIT);
                 self.plan_at_us = self.clock.monotonic_us() + 4 * wait.as_micros() as u64;
                 return Err(why);
@@ -90,29 +99,46 @@ impl<B: Broker> Worker<B> {
         Ok(())
     }
 
-    /// Reads the facts of one task and decides what its stores need.
-    fn plan_restore(&mut self, id: TaskId, wait: Duration) -> Result<(), ProcessError> {
+    /// Asks for the facts of these tasks and plans them.
+    fn plan(&mut self, ids: &[TaskId], wait: Duration) -> Result<(), ProcessError> {
+        let now_us = self.clock.monotonic_us();
+        ids.iter().for_each(|id| self.tasks.get_mut(id).expect("invariant: listed by the caller").planned_at_us = now_us);
+        let froms: Vec<TopicPartition> = ids.iter().flat_map(|id| self.tasks[id].froms()).collect();
+        let logs: Vec<TopicPartition> = ids.iter().flat_map(|id| self.tasks[id].changelogs.iter().map(|log| log.to)).collect();
+        // First the committed offsets: the answer waits for a dead owner's transaction to end. Then the changelogs' ends.
+        let mut committed = self.member()?.committed(&froms, wait)?.into_iter();
+        let reader = self.reader.as_mut().expect("invariant: made before planning");
+        let mut bounds = reader.bounds_of(&logs)?.into_iter();
+        for &id in ids {
+            let committed = committed.by_ref().take(self.tasks[&id].inputs.len()).collect();
+            self.plan_restore(id, committed, &mut bounds)?;
+        }
+        Ok(())
+    }
+
+    /// Decides from its facts what one task's stores need.
+    fn plan_restore(
+        &mut self,
+        id: TaskId,
+        committed: Vec<Option<u64>>,
+        changelogs: &mut impl Iterator<Item = Bounds>,
+    ) -> Result<(), ProcessError> {
         let now_ms = self.clock.now_ms();
         let reader = self.reader.as_mut().expect("invariant: made before planning");
-        let member = self.member.as_mut().expect("invariant: tasks belong to a member");
         let task = self.tasks.get_mut(&id).expect("invariant: listed by the caller");
-        let froms: Vec<TopicPartition> = task.inputs.iter().map(|input| input.from).collect();
-        task.planned_at_us = self.clock.monotonic_us();
-        // First the committed offsets: the answer waits for a dead owner's transaction to end. Then the changelog's end.
-        let committed = member.committed(&froms, wait)?;
+        let lead = task.inputs[0].from;
         let topics = self.shared.topology.topics();
         task.restores.clear();
         for (store, log) in task.stores.iter().zip(&task.changelogs) {
             let partition = store.partition().clone();
             let stored = self.shared.backend.open(&partition)?;
-            let bounds = reader.bounds(log.to)?;
             let facts = Facts {
                 stored: stored.as_ref(),
-                changelog: bounds,
+                changelog: changelogs.next().expect("invariant: asked for each changelog"),
                 tombstone_retention_ms: self.config.tombstone_retention_ms,
                 now_ms,
             };
-            let lead = topics.name(froms[0].topic);
+            let lead = topics.name(lead.topic);
             let progress = Progress::begin(&*self.shared.backend, partition, log.to, &facts, lead, |store, why| {
                 warn!(task = %id, store = %store, why, "store dropped: it is rebuilt from its changelog");
                 Metrics::add(&self.metrics.stores_rebuilt_total, 1);
@@ -194,16 +220,12 @@ impl<B: Broker> Worker<B> {
     }
 
     /// Everything is read: checks where input goes on, writes the positions, starts the inputs.
-    fn finish_restore(&mut self, id: TaskId) -> Result<(), ProcessError> {
+    fn finish_restore(&mut self, id: TaskId, bounds: &[Bounds]) -> Result<(), ProcessError> {
         let now_ms = self.clock.now_ms();
-        if !self.tasks[&id].restored() {
-            return Ok(());
-        }
-        let bounds = self.input_bounds(id)?;
         if self.is_overtaken(id)? {
             return Ok(());
         }
-        if self.place_inputs(id, &bounds)? {
+        if self.place_inputs(id, bounds)? {
             // A failure on the way voids the transaction, as in processing.
             self.working = true;
             self.empty_stores(id)?;
@@ -254,11 +276,6 @@ impl<B: Broker> Worker<B> {
         Ok(())
     }
 
-    fn input_bounds(&mut self, id: TaskId) -> Result<Vec<Bounds>, ProcessError> {
-        let member = self.member.as_mut().expect("invariant: tasks belong to a member");
-        self.tasks[&id].inputs.iter().map(|input| Ok(member.bounds(input.from)?)).collect()
-    }
-
     /// The changelog includes more than the group had committed when it was asked. Where it has committed more by now, another member
     /// went on with the task between that question and the changelog's end: the group took it from us, and we have yet to hear of it. Then
     /// the restore begins anew (and ends with the news); otherwise the offsets were set back, which is not ours to mend. Old facts are asked again
@@ -271,7 +288,7 @@ impl<B: Broker> Worker<B> {
         if !ahead && age_us < FACTS_FRESH_US {
             return Ok(false);
         }
-        let froms: Vec<TopicPartition> = task.inputs.iter().map(|input| input.from).collect();
+        let froms: Vec<TopicPartition> = task.froms().collect();
         if member.committed(&froms, COMMITTED_WAIT)? == task.committed {
             return Ok(false);
         }

@@ -166,6 +166,11 @@ impl Task {
         }
     }
 
+    /// Where its inputs come from.
+    pub(crate) fn froms(&self) -> impl Iterator<Item = TopicPartition> {
+        self.inputs.iter().map(|input| input.from)
+    }
+
     /// True where everything planned has been read and applied.
     pub(crate) fn restored(&self) -> bool {
         self.planned

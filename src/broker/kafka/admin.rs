@@ -4,15 +4,15 @@
 //! its high watermark.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::{Offset, TopicPartitionList};
 use topology::broker::{Bounds, BrokerError, Cleanup, Reaction, Result, TopicInfo, TopicSpec};
 
 use super::config::{KafkaConfig, explain};
@@ -44,6 +44,20 @@ struct News {
 pub(super) struct Desk {
     config: KafkaConfig,
     client: BaseConsumer<Plain>,
+    /// Made when it is first needed.
+    admin: Mutex<Option<Arc<Admin>>>,
+}
+
+type Admin = AdminClient<Plain>;
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        // Its end takes up to 100 ms, which nobody has to wait for.
+        let admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(admin) = admin {
+            drop(std::thread::Builder::new().name("closing".into()).spawn(move || drop(admin)));
+        }
+    }
 }
 
 impl Desk {
@@ -53,7 +67,7 @@ impl Desk {
             .asking()
             .create_with_context(Plain::default())
             .map_err(|error| BrokerError::new(Reaction::Stop, format!("Kafka: {}", explain("configuration", &error))))?;
-        Ok(Self { config, client })
+        Ok(Self { config, client, admin: Mutex::default() })
     }
 
     pub(super) fn config(&self) -> &KafkaConfig {
@@ -63,20 +77,54 @@ impl Desk {
     /// Log start and high watermark.
     pub(super) fn bounds(&self, topic: &str, partition: u32) -> Result<Bounds> {
         let answer = self.client.fetch_watermarks(topic, partition as i32, self.config.request_timeout());
-        if answer.as_ref().is_err_and(|error| error.rdkafka_error_code() == Some(Code::UnknownPartition)) {
+        let (start, end) = answer.map_err(|error| self.no_offsets(topic, &error))?;
+        Ok(Bounds { start: start as u64, end: end as u64 })
+    }
+
+    /// Log starts and high watermarks of many partitions, by two questions to each of their leaders.
+    pub(super) fn bounds_of(&self, partitions: &[(&str, u32)]) -> Result<Vec<Bounds>> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (starts, ends) = (self.offsets_at(partitions, Offset::Beginning)?, self.offsets_at(partitions, Offset::End)?);
+        Ok(starts.into_iter().zip(ends).map(|(start, end)| Bounds { start, end }).collect())
+    }
+
+    fn offsets_at(&self, partitions: &[(&str, u32)], at: Offset) -> Result<Vec<u64>> {
+        let doing = "asking for offsets";
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for (topic, partition) in partitions {
+            let added = list.add_partition_offset(topic, *partition as i32, at);
+            added.map_err(|error| self.failed(doing, &error))?;
+        }
+        let answer = self.client.offsets_for_times(list, self.config.request_timeout());
+        let answer = answer.map_err(|error| {
+            let mut topics: Vec<&str> = partitions.iter().map(|(topic, _)| *topic).collect();
+            topics.sort_unstable();
+            topics.dedup();
+            let failed = topics.into_iter().map(|topic| self.no_offsets(topic, &error)).last();
+            failed.expect("invariant: the caller asks for some")
+        })?;
+        let found = partitions.iter().map(|(topic, partition)| {
+            let missing = || BrokerError::new(Reaction::Retry, format!("{doing}: no answer for topic {topic}"));
+            let found = answer.find_partition(topic, *partition as i32).ok_or_else(missing)?;
+            found.error().map_err(|error| self.no_offsets(topic, &error))?;
+            found.offset().to_raw().and_then(|offset| u64::try_from(offset).ok()).ok_or_else(missing)
+        });
+        found.collect()
+    }
+
+    fn no_offsets(&self, topic: &str, error: &KafkaError) -> BrokerError {
+        if error.rdkafka_error_code() == Some(Code::UnknownPartition) {
             // A broker that is starting may name a topic without all of its partitions, and librdkafka keeps that for minutes.
             drop(self.metadata(topic));
         }
-        let (start, end) = answer.map_err(|error| self.failed(&format!("asking for offsets of topic {topic}"), &error))?;
-        Ok(Bounds { start: start as u64, end: end as u64 })
+        self.failed(&format!("asking for offsets of topic {topic}"), error)
     }
 
     /// What the broker knows of these topics.
     pub(super) fn describe(&self, names: &[&str]) -> Result<Vec<Option<TopicInfo>>> {
-        let mut found = names
-            .iter()
-            .map(|name| Ok(self.partitions(name)?.map(|partitions| TopicInfo { partitions, max_message_bytes: None })))
-            .collect::<Result<Vec<_>>>()?;
+        let mut found = self.partitions_of(names)?;
         let there: Vec<usize> = (0..names.len()).filter(|&at| found[at].is_some()).collect();
         if there.is_empty() {
             return Ok(found);
@@ -128,6 +176,23 @@ impl Desk {
         Ok(answer.into_iter().find_map(|result| result.err().map(|(_, code)| code)))
     }
 
+    /// The partitions of each topic. The first question connects, where that was not done; the others go out together.
+    fn partitions_of(&self, names: &[&str]) -> Result<Vec<Option<TopicInfo>>> {
+        let info = |name: &str| {
+            let partitions = self.partitions(name)?;
+            Ok(partitions.map(|partitions| TopicInfo { partitions, max_message_bytes: None }))
+        };
+        let Some((first, others)) = names.split_first() else { return Ok(Vec::new()) };
+        let mut found = vec![info(first)?];
+        let others = std::thread::scope(|scope| {
+            let asking: Vec<_> = others.iter().map(|name| scope.spawn(move || info(name))).collect();
+            let answers = asking.into_iter().map(|asked| asked.join().expect("invariant: asking does not panic"));
+            answers.collect::<Result<Vec<_>>>()
+        });
+        found.extend(others?);
+        Ok(found)
+    }
+
     fn wait_for(&self, name: &str, doing: &str) -> Result<()> {
         let deadline = Deadline::after(self.config.request_timeout());
         while !self.is_led(name)? {
@@ -177,8 +242,17 @@ impl Desk {
         answer.map_err(|error| self.explain_failure(&doing, &error, news))
     }
 
-    fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
-        self.config.administering().create().map_err(|error| errors::of_read("creating an admin client", &error))
+    fn admin(&self) -> Result<Arc<Admin>> {
+        let mut kept = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(admin) = &*kept {
+            return Ok(Arc::clone(admin));
+        }
+        let made: Admin = self
+            .config
+            .administering()
+            .create_with_context(Plain::default())
+            .map_err(|error| errors::of_read("creating an admin client", &error))?;
+        Ok(Arc::clone(kept.insert(Arc::new(made))))
     }
 
     fn options(&self) -> AdminOptions {

@@ -176,8 +176,11 @@ impl KafkaConfig {
     fn base(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.bootstrap_servers).set("client.id", "mangrove");
-        // A broker that restarts is found again within a second, not ten.
-        config.set("reconnect.backoff.max.ms", "1000");
+        // A broker that restarts is found again within a second, not ten. The first wait is the time between a client's first
+        // connections as well: half of it, where each worker makes a dozen before its first record.
+        config.set("reconnect.backoff.ms", "20").set("reconnect.backoff.max.ms", "1000");
+        // How soon a topic whose leader is not known is asked for again; a producer's would follow retry.backoff.ms.
+        config.set("topic.metadata.refresh.fast.interval.ms", "100");
         config
     }
 

@@ -24,7 +24,7 @@ use topology::record::{Fetched, TopicId, TopicPartition, Topics};
 use super::admin::Desk;
 use super::context::Plain;
 use super::errors;
-use super::native::{Batch, Message, Queue, Topic};
+use super::native::{self, Batch, Message, Queue, Topic};
 
 /// Messages taken from the queue at once: bounds the pointers kept, not what a poll returns.
 const CHUNK: usize = 1024;
@@ -76,6 +76,21 @@ impl Fetcher {
             desk,
             poll_bytes,
         })
+    }
+
+    /// Connects, and looks up topics that will be fetched; to be called from any thread.
+    pub(super) fn connecting(&self, topics: &[TopicId], wait: Duration) -> impl FnOnce() + Send + use<> {
+        let client = Arc::clone(&self.client);
+        let handle = |topic: &TopicId| {
+            let owner: Arc<dyn Any + Send + Sync> = self.client.clone();
+            Topic::new(self.client.client(), owner, self.topics.name(*topic)).ok()
+        };
+        let handles: Vec<_> = topics.iter().map(handle).collect();
+        // What does not work now is tried again, and told, when a partition is started.
+        move || {
+            let _unconnected = native::connect(client.client(), wait);
+            drop(handles);
+        }
     }
 
     /// Ends a wait in [`Self::fill`], from any thread.

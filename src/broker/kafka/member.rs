@@ -12,7 +12,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
 use topology::broker::{Bounds, BrokerError, Event, Member, MemberConfig, Reaction, Result};
-use topology::record::{Fetched, Outgoing, TopicPartition, Topics};
+use topology::record::{Fetched, Outgoing, TopicId, TopicPartition, Topics};
 
 use super::admin::Desk;
 use super::config::Buffers;
@@ -21,7 +21,7 @@ use super::deadline::Deadline;
 use super::errors;
 use super::fetcher::Fetcher;
 use super::groups::next_offsets;
-use super::native::GroupMetadata;
+use super::native::{self, GroupMetadata};
 use super::orphans::Watch;
 use super::sender::{Ended, Limits, Sender, extremes};
 
@@ -29,6 +29,8 @@ use super::sender::{Ended, Limits, Sender, extremes};
 const EVENTS_PER_POLL: usize = 4;
 /// How long one wait for a request to leave lasts before it is looked at.
 const SLICE: Duration = Duration::from_millis(10);
+/// For the first connections. Those that take longer are waited for where they are needed.
+const CONNECTING: Duration = Duration::from_secs(1);
 /// A producer is opened, and a transaction ended, within this time, however long transactions may last.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -60,7 +62,9 @@ pub struct KafkaMember {
 }
 
 impl KafkaMember {
-    pub(super) fn join(desk: Arc<Desk>, topics: Topics, limits: Limits, config: &MemberConfig) -> Result<Self> {
+    /// Everything that joining takes and the group does not notice: connections, and a producer that ends what a predecessor under this
+    /// identity left open. Nobody hears of an assignment, and asks for committed offsets, before that is done.
+    pub(super) fn prepare(desk: Arc<Desk>, topics: Topics, limits: Limits, config: &MemberConfig) -> Result<Self> {
         let Buffers { fetch, poll, .. } = desk.config().buffers;
         let fetcher = Fetcher::new(desk.clone(), topics.clone(), fetch, poll)?;
         let mut member = Self {
@@ -74,14 +78,30 @@ impl KafkaMember {
             fetcher,
             sender: None,
         };
-        // Its client joins by itself while the producer is initialised, which ends what a predecessor under this identity left open: nobody
-        // hears of an assignment, and asks for committed offsets, before both are done.
-        member.group = Some(member.subscribe()?);
-        member.reopen()?;
+        let group = member.group_client()?;
+        let opened = std::thread::scope(|scope| {
+            // Where a client does not connect now, it goes on trying, and whoever needs it says why it cannot.
+            scope.spawn(|| native::connect(group.client(), CONNECTING));
+            scope.spawn(member.fetcher.connecting(&member.config.leads, CONNECTING));
+            member.open_producer()
+        });
+        member.sender = Some(opened?);
+        member.group = Some(group);
         Ok(member)
     }
 
-    fn subscribe(&self) -> Result<BaseConsumer<Rebalances>> {
+    /// True where it was prepared for this.
+    pub(super) fn is_of(&self, config: &MemberConfig) -> bool {
+        self.config == *config
+    }
+
+    /// Joins the group.
+    pub(super) fn join(self) -> Result<Self> {
+        self.enter(self.group()?)?;
+        Ok(self)
+    }
+
+    fn group_client(&self) -> Result<BaseConsumer<Rebalances>> {
         let context = Rebalances::new(self.topics.clone());
         let mut group: BaseConsumer<Rebalances> =
             self.desk.config().joining(&self.config).create_with_context(context).map_err(|error| {
@@ -93,7 +113,6 @@ impl KafkaMember {
         // The worker waits in the fetcher's queue; a decision of the group ends that wait.
         let waker = self.fetcher.waker();
         group.set_nonempty_callback(move || waker.wake());
-        self.enter(&group)?;
         Ok(group)
     }
 
@@ -177,6 +196,18 @@ impl KafkaMember {
         Ok(Some(event))
     }
 
+    fn open_producer(&self) -> Result<Sender> {
+        let config = self.desk.config().writing(&self.config, extremes(&self.limits));
+        let timeout = Duration::from_millis(self.config.transaction_timeout_ms).min(PATIENCE);
+        if self.config.transactional_id.is_none() {
+            return Sender::new(&config, self.topics.clone(), self.limits.clone(), timeout);
+        }
+        // A topic whose limit is known is there.
+        let is_output = |topic: &TopicId| !self.config.leads.contains(topic) && self.limits[usize::from(topic.0)].is_some();
+        let outputs: Vec<TopicId> = self.topics.iter().map(|(topic, _)| topic).filter(is_output).collect();
+        Sender::open(&config, &self.topics, &self.limits, &outputs, timeout)
+    }
+
     fn answer(&self) -> Result<()> {
         let group = self.group()?;
         group.context().answer(group).map_err(|error| errors::of_read("answering a rebalance", &error))
@@ -194,6 +225,11 @@ impl KafkaMember {
     fn offsets(&self, offsets: &[(TopicPartition, u64)]) -> Result<TopicPartitionList> {
         self.list(offsets.iter().map(|&(partition, offset)| (partition, Offset::Offset(offset as i64))))
     }
+}
+
+/// Partitions under the names of their topics.
+pub(super) fn named<'t>(topics: &'t Topics, partitions: &[TopicPartition]) -> Vec<(&'t str, u32)> {
+    partitions.iter().map(|partition| (topics.name(partition.topic), partition.partition)).collect()
 }
 
 /// Tells errors of the group client that it does not mend itself.
@@ -271,6 +307,10 @@ impl Member for KafkaMember {
         self.desk.bounds(self.topics.name(partition.topic), partition.partition)
     }
 
+    fn bounds_of(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>> {
+        self.desk.bounds_of(&named(&self.topics, partitions))
+    }
+
     fn token(&mut self) -> Result<KafkaToken> {
         Ok(KafkaToken(GroupMetadata::of(self.group()?.client())))
     }
@@ -311,13 +351,7 @@ impl Member for KafkaMember {
     fn reopen(&mut self) -> Result<()> {
         // The old one goes first: two producers of one identity would fence each other.
         self.sender = None;
-        let config = self.desk.config().writing(&self.config, extremes(&self.limits));
-        let timeout = Duration::from_millis(self.config.transaction_timeout_ms).min(PATIENCE);
-        let sender = Sender::new(&config, self.topics.clone(), self.limits.clone(), timeout)?;
-        if self.config.transactional_id.is_some() {
-            sender.initialise()?;
-        }
-        self.sender = Some(sender);
+        self.sender = Some(self.open_producer()?);
         Ok(())
     }
 

@@ -31,7 +31,10 @@ mod publisher;
 mod reader;
 mod sender;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use topology::broker::{Broker, MemberConfig, Result, TopicInfo, TopicSpec};
 use topology::record::{TopicId, Topics};
@@ -42,6 +45,7 @@ pub use publisher::KafkaPublisher;
 pub use reader::KafkaReader;
 
 use admin::Desk;
+use deadline::Deadline;
 use sender::{Limits, limits_of};
 
 /// A Kafka cluster, with the topics of one application.
@@ -49,7 +53,17 @@ use sender::{Limits, limits_of};
 pub struct KafkaBroker {
     topics: Topics,
     desk: Arc<Desk>,
+    /// What the topics take, as they were described last.
+    known: Arc<Mutex<Option<(Deadline, Limits)>>>,
+    /// Members under way, by their static identity.
+    prepared: Arc<Mutex<BTreeMap<String, Preparing>>>,
 }
+
+/// A member that is being prepared.
+type Preparing = JoinHandle<Result<KafkaMember>>;
+
+/// Limits that were asked for so long ago are asked for anew.
+const FRESH: Duration = Duration::from_secs(10);
 
 impl KafkaBroker {
     /// Prepares clients; connects to nothing yet.
@@ -57,13 +71,23 @@ impl KafkaBroker {
     /// # Errors
     /// [`topology::broker::Reaction::Stop`] where a setting is wrong, naming it.
     pub fn new(config: KafkaConfig, topics: Topics) -> Result<Self> {
-        Ok(Self { topics, desk: Arc::new(Desk::new(config)?) })
+        Ok(Self { topics, desk: Arc::new(Desk::new(config)?), known: Arc::default(), prepared: Arc::default() })
     }
 
-    /// The limits of all topics that exist, asked anew: they are what a producer's batches must fit.
+    /// The limits of all topics that exist, which are what a producer's batches must fit. Instances describe all topics and then open
+    /// several producers at once.
     fn limits(&self) -> Result<Limits> {
+        if let Some((until, limits)) = &*self.known.lock().unwrap_or_else(PoisonError::into_inner)
+            && !until.is_over()
+        {
+            return Ok(Arc::clone(limits));
+        }
         let all: Vec<TopicId> = self.topics.iter().map(|(topic, _)| topic).collect();
         Ok(limits_of(&self.describe(&all)?))
+    }
+
+    fn prepare_now(&self, config: &MemberConfig) -> Result<KafkaMember> {
+        KafkaMember::prepare(self.desk.clone(), self.topics.clone(), self.limits()?, config)
     }
 }
 
@@ -78,15 +102,34 @@ impl Broker for KafkaBroker {
 
     fn describe(&self, topics: &[TopicId]) -> Result<Vec<Option<TopicInfo>>> {
         let names: Vec<&str> = topics.iter().map(|&topic| self.topics.name(topic)).collect();
-        self.desk.describe(&names)
+        let found = self.desk.describe(&names)?;
+        let all = self.topics.iter().map(|(topic, _)| topic).eq(topics.iter().copied());
+        if all && found.iter().all(Option::is_some) {
+            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((Deadline::after(FRESH), limits_of(&found)));
+        }
+        Ok(found)
     }
 
     fn create(&self, spec: &TopicSpec) -> Result<()> {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.desk.create(spec)
     }
 
+    fn prepare(&self, config: &MemberConfig) {
+        let (broker, member) = (self.clone(), config.clone());
+        let preparing = std::thread::Builder::new().name("preparing".into()).spawn(move || broker.prepare_now(&member));
+        // Without a thread it is done when it joins.
+        if let Ok(preparing) = preparing {
+            self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(config.instance.clone(), preparing);
+        }
+    }
+
     fn join(&self, config: &MemberConfig) -> Result<KafkaMember> {
-        KafkaMember::join(self.desk.clone(), self.topics.clone(), self.limits()?, config)
+        let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).remove(&config.instance);
+        match prepared.map(JoinHandle::join) {
+            Some(Ok(Ok(member))) if member.is_of(config) => member.join(),
+            _ => self.prepare_now(config)?.join(),
+        }
     }
 
     fn end_transactions_of(&self, transactional_id: &str) -> Result<()> {

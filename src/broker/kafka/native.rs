@@ -2,7 +2,8 @@
 //!
 //! What is here and why: fetching whole batches from a queue of our own (one call per batch, not per record, and group events stay
 //! apart from data), producing by topic handle (no name look-up, no allocation per record), flushing without `linger.ms`, the group
-//! metadata with its generation (an unjoined member must not make a commit token), and transaction errors with their flags.
+//! metadata with its generation (an unjoined member must not make a commit token), transaction errors with their flags, and connecting
+//! before there is anything to ask.
 //!
 //! Invariant: each wrapper holds an [`Arc`] of the client that it came from, so no pointer outlives its client.
 
@@ -69,6 +70,21 @@ impl Topic {
     pub(super) fn is(&self, message: &Message<'_>) -> bool {
         self.pointer.as_ptr() == message.0.rkt
     }
+}
+
+/// Connects, waiting for a broker that takes a connection, and asks about all topics that the client has handles of, so that nothing has
+/// to wait for that later.
+pub(super) fn connect<C: ClientContext>(client: &Client<C>, wait: Duration) -> Result<(), RDKafkaErrorCode> {
+    let mut found: *const rd::rd_kafka_metadata = ptr::null();
+    // SAFETY: the client lives; a null topic means those that it knows. The answer is written where there is no error, and destroyed once.
+    unsafe {
+        let code = rd::rd_kafka_metadata(client.native_ptr(), 0, ptr::null_mut(), &raw mut found, millis(wait));
+        if code != rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(code.into());
+        }
+        rd::rd_kafka_metadata_destroy(found);
+    }
+    Ok(())
 }
 
 impl Drop for Topic {

@@ -8,6 +8,7 @@ use topology::record::{Fetched, TopicPartition, Topics};
 
 use super::admin::Desk;
 use super::fetcher::Fetcher;
+use super::member::named;
 
 /// A consumer outside of any group.
 pub struct KafkaReader {
@@ -47,6 +48,10 @@ impl Reader for KafkaReader {
 
     fn bounds(&mut self, partition: TopicPartition) -> Result<Bounds> {
         self.desk.bounds(self.topics.name(partition.topic), partition.partition)
+    }
+
+    fn bounds_of(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>> {
+        self.desk.bounds_of(&named(&self.topics, partitions))
     }
 
     fn poll(&mut self, into: &mut Fetched, max_records: usize, wait: Duration) -> Result<()> {

@@ -9,7 +9,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer};
 use topology::broker::{BrokerError, MemberConfig, Reaction, Result, TopicInfo};
-use topology::record::{Outgoing, TopicPartition, Topics};
+use topology::record::{Outgoing, TopicId, TopicPartition, Topics};
 
 use super::admin::Desk;
 use super::config::{Extremes, SENT_ONCE};
@@ -55,8 +55,15 @@ pub(super) fn end_transactions_of(desk: &Desk, topics: &Topics, transactional_id
     };
     let limits: Limits = topics.iter().map(|_| None).collect();
     let config = desk.config().writing(&config, extremes(&limits));
-    Sender::new(&config, topics.clone(), limits, ENDING)?.initialise()
+    Sender::open(&config, topics, &limits, &[], ENDING).map(drop)
 }
+
+/// The longest wait of one call for a producer's first answer before it is looked at whether the coordinator is busy.
+const LOOK: Duration = Duration::from_millis(20);
+/// Between two questions to a coordinator that is ending a transaction: it takes as long as writing a marker to each partition.
+const BUSY: Duration = Duration::from_millis(10);
+/// For the first connection of a producer. One that takes longer is waited for where it is needed.
+const CONNECTING: Duration = Duration::from_secs(1);
 
 /// How a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,9 +100,46 @@ impl Sender {
         Ok(Self { topics, limits, handles, producer: Arc::new(producer), timeout, repeated: Cell::new(false) })
     }
 
-    /// Takes the transactional id over: ends what a predecessor left open and refuses what still is under way from it.
-    pub(super) fn initialise(&self) -> Result<()> {
-        self.producer.init_transactions(self.timeout).map_err(|error| errors::of_open(&error))
+    /// A new producer that takes its transactional id over: ends what a predecessor left open and refuses what still is under way from
+    /// it.
+    ///
+    /// A coordinator that has a transaction to end says so and is to be asked again; librdkafka does that after 500 ms, whatever is
+    /// set. A new producer asks at once. The old one has its answer and asks no more, so nothing of it can come late.
+    ///
+    /// `outputs` are looked up meanwhile: the first transaction need not wait for that.
+    pub(super) fn open(
+        config: &ClientConfig,
+        topics: &Topics,
+        limits: &Limits,
+        outputs: &[TopicId],
+        timeout: Duration,
+    ) -> Result<Self> {
+        let deadline = Deadline::after(timeout);
+        loop {
+            let mut sender = Self::new(config, topics.clone(), Arc::clone(limits), timeout)?;
+            outputs.iter().try_for_each(|&topic| sender.prepare(topic))?;
+            sender.connect();
+            match sender.initialise(deadline) {
+                Err(error) if is_busy(&error) && deadline.pass(BUSY) => {}
+                done => return done.map(|()| sender).map_err(|error| errors::of_open(&error)),
+            }
+        }
+    }
+
+    /// Connects before anything is asked: librdkafka's own wait for a first connection looks twice a second.
+    fn connect(&self) {
+        // Where it fails the question fails as well, and says why.
+        let _unconnected = native::connect(self.producer.client(), CONNECTING);
+    }
+
+    /// Asks until there is an answer, or the coordinator says that it is busy.
+    fn initialise(&self, deadline: Deadline) -> std::result::Result<(), KafkaError> {
+        loop {
+            match self.producer.init_transactions(LOOK) {
+                Err(error) if !is_busy(&error) && is_unfinished(&error) && !deadline.is_over() => {}
+                done => return done,
+            }
+        }
     }
 
     pub(super) fn begin(&self) -> Result<()> {
@@ -108,7 +152,7 @@ impl Sender {
     /// Hands a record over; `number` comes back with its delivery. Waits while the buffer is full.
     pub(super) fn send(&mut self, record: &Outgoing<'_>, number: usize) -> Result<()> {
         self.check_size(record)?;
-        self.prepare(record.to)?;
+        self.prepare(record.to.topic)?;
         let mut deadline = None;
         loop {
             let handle = self.handles[usize::from(record.to.topic.0)].as_ref().expect("invariant: prepared above");
@@ -216,11 +260,11 @@ impl Sender {
         BrokerError::new(Reaction::TooLarge, format!("a record is larger than topic {} takes: {why}", self.topics.name(to.topic)))
     }
 
-    fn prepare(&mut self, to: TopicPartition) -> Result<()> {
-        let slot = &mut self.handles[usize::from(to.topic.0)];
+    fn prepare(&mut self, topic: TopicId) -> Result<()> {
+        let slot = &mut self.handles[usize::from(topic.0)];
         if slot.is_none() {
             let owner: Arc<dyn Any + Send + Sync> = self.producer.clone();
-            let name = self.topics.name(to.topic);
+            let name = self.topics.name(topic);
             *slot = Some(Topic::new(self.producer.client(), owner, name).map_err(|code| errors::of_delivery(name, code))?);
         }
         Ok(())
@@ -238,4 +282,14 @@ impl Sender {
         let (code, text) = self.producer.client().fatal_error()?;
         Some(errors::of_fatal(doing, code, &text))
     }
+}
+
+/// The coordinator has a transaction to end before it gives the id to anybody.
+fn is_busy(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::Transaction(inner) if inner.code() == Code::ConcurrentTransactions)
+}
+
+/// The wait was over before the answer came; it goes on with the next call.
+fn is_unfinished(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::Transaction(inner) if inner.is_retriable() && !inner.is_fatal())
 }

@@ -58,6 +58,8 @@ impl Tuning {
         // Stop at the first damaged record, and refuse to open if files are newer than what the log still has.
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         options.set_bytes_per_sync(1 << 20);
+        // A thread for each of 16 files of each partition takes longer to start than the files take to open.
+        options.set_max_file_opening_threads(4);
         options.set_keep_log_file_num(4);
         options.set_max_log_file_size(4 << 20);
         options.set_log_level(LogLevel::Warn);
