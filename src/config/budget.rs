@@ -7,6 +7,9 @@
 //! | profiles | decoded profiles of all partitions | 30 % |
 //! | workers | each worker: fetched and waiting, restoring, producing, processing: a quarter each | 40 %, divided by their number |
 //!
+//! Where copies are kept (`STANDBY_REPLICAS`) the one thread that follows their changelogs counts as one more worker: it reads with a restore's
+//! buffers, which are half of a worker's.
+//!
 //! The embedded broker takes half of the workers' share for its own RocksDB; its members keep no queues of a client library.
 
 /// Code, threads, HTTP: what an instance takes that does nothing, as measured (docs/performance.md), generously.
@@ -41,12 +44,12 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Divides `limit` bytes among `workers`, with a model of `model` bytes on disk.
+    /// Divides `limit` bytes among `workers`, and whoever keeps `copies`, with a model of `model` bytes on disk.
     ///
     /// # Errors
     /// The least that would do, in bytes.
-    pub fn new(limit: u64, workers: u32, model: u64, embedded: bool) -> Result<Self, u64> {
-        let workers = u64::from(workers.max(1));
+    pub fn new(limit: u64, workers: u32, copies: bool, model: u64, embedded: bool) -> Result<Self, u64> {
+        let workers = u64::from(workers.max(1)) + u64::from(copies);
         // The model that scores, and the next one being read.
         let fixed = PROGRAM + WORKER * workers + 2 * model;
         let rest = limit.saturating_sub(fixed);
@@ -78,24 +81,30 @@ mod tests {
     use super::*;
 
     /// All of it at its fullest.
-    fn sum(budget: &Budget, workers: u32, model: u64) -> u64 {
+    fn sum(budget: &Budget, workers: u32, copies: bool, model: u64) -> u64 {
         let by_worker = budget.fetch + 2 * budget.restore.max(budget.poll) + budget.produce;
         let fixed = PROGRAM + 2 * model + u64::from(workers) * (WORKER + by_worker as u64);
-        fixed + (budget.state + budget.profiles + budget.broker) as u64
+        let following = if copies { WORKER + 2 * budget.restore as u64 } else { 0 };
+        fixed + following + (budget.state + budget.profiles + budget.broker) as u64
     }
 
     #[test]
     fn the_parts_never_add_up_to_more_than_the_limit() {
         for limit_mib in [96, 128, 256, 512, 4_096, 1 << 20] {
             for workers in [1, 2, 8, 64, 1_024] {
-                for (model, embedded) in [(0, false), (5 << 20, false), (5 << 20, true), (300 << 20, false)] {
+                let models = [(0, false), (5 << 20, false), (5 << 20, true), (300 << 20, false)];
+                for (copies, (model, embedded)) in
+                    [false, true].into_iter().flat_map(|copies| models.map(|model| (copies, model)))
+                {
                     let limit = limit_mib << 20;
-                    match Budget::new(limit, workers, model, embedded) {
-                        Ok(budget) => assert!(sum(&budget, workers, model) <= limit, "{limit_mib} MiB, {workers}: {budget:?}"),
+                    match Budget::new(limit, workers, copies, model, embedded) {
+                        Ok(budget) => {
+                            assert!(sum(&budget, workers, copies, model) <= limit, "{limit_mib} MiB, {workers}: {budget:?}");
+                        }
                         Err(least) => {
                             assert!(least > limit, "{limit_mib} MiB, {workers} workers are refused for {least}");
-                            let enough = Budget::new(least, workers, model, embedded).expect("what is asked for does");
-                            assert!(sum(&enough, workers, model) <= least);
+                            let enough = Budget::new(least, workers, copies, model, embedded).expect("what is asked for does");
+                            assert!(sum(&enough, workers, copies, model) <= least);
                         }
                     }
                 }
@@ -105,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_cannot_fit_is_told_with_what_would() {
-        assert_eq!(Budget::new(64 << 20, 2, 0, false), Err((56 << 20) + ((80_u64 << 20).div_ceil(3))));
-        assert_eq!(Budget::new(512 << 20, 64, 0, false), Err((304 << 20) + (640 << 20)));
+        assert_eq!(Budget::new(64 << 20, 2, false, 0, false), Err((56 << 20) + ((80_u64 << 20).div_ceil(3))));
+        assert_eq!(Budget::new(512 << 20, 64, false, 0, false), Err((304 << 20) + (640 << 20)));
     }
 }
