@@ -2,6 +2,9 @@
 
 use std::process::{Child, Command, Stdio};
 
+/// Where `/proc/PID/stat` says when a process started, counted behind its name.
+const STARTED: usize = 19;
+
 /// Dropped in good order it does nothing: whoever holds it has cleaned up.
 pub struct Guard(Child);
 
@@ -16,10 +19,40 @@ impl Guard {
     }
 }
 
+impl Guard {
+    /// Kills this process, and no other: when the tests end it may be long gone, and its number somebody else's.
+    pub fn killing(process: u32) -> Self {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("a live process");
+        let started = stat.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(STARTED));
+        Self::killing_if(process, started.expect("when it started"))
+    }
+
+    fn killing_if(process: u32, started: &str) -> Self {
+        let field = STARTED + 1;
+        let script = format!("[ \"$(sed 's/.*) //' /proc/$1/stat | cut -d' ' -f{field})\" = $2 ] && kill -9 $1");
+        Self::new(&script, &[&process.to_string(), started])
+    }
+}
+
 impl Drop for Guard {
     fn drop(&mut self) {
         // It waits for our end, which it must not see as such.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+#[test]
+fn only_the_process_that_a_guard_was_made_for_is_killed() {
+    let sleeper = || Command::new("sleep").arg("1000").spawn().expect("it starts");
+    let (mut ours, mut other) = (sleeper(), sleeper());
+    for mut guard in [Guard::killing(ours.id()), Guard::killing_if(other.id(), "1")] {
+        // As when the tests' process is gone.
+        drop(guard.0.stdin.take());
+        guard.0.wait().expect("the guard ends");
+    }
+    let ended = ours.wait().expect("it ended");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9));
+    assert_eq!(other.try_wait().expect("its status"), None, "it has another's number");
+    other.kill().and_then(|()| other.wait()).expect("it ends");
 }

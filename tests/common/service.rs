@@ -28,7 +28,7 @@ impl Service {
     pub fn spawn(command: &mut Command, log: PathBuf) -> Self {
         let file = File::create(&log).expect("a file for the log");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().expect("the process starts");
-        let guard = Guard::new("kill -9 $1", &[&child.id().to_string()]);
+        let guard = Guard::killing(child.id());
         Self { child, _guard: guard, log }
     }
 
