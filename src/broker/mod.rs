@@ -3,5 +3,7 @@
 pub mod embedded;
 pub mod groups;
 pub mod kafka;
+mod scan;
 
 pub use groups::Groups;
+pub use scan::scan;

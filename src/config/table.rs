@@ -124,6 +124,9 @@ settings! {
     AUTO_TRAIN => auto_train: bool as Switch = Text("true");
     /// When to train anew on the last seven days, in UTC.
     RETRAIN_CRON => retrain_cron: String as Cron = Text("0 3 * * *");
+    /// Hours that a model of the daily training scores beside the active one, without effect, before it may take its place. 0: it goes live
+    /// as soon as it has passed its checks.
+    RETRAIN_SHADOW_HOURS => retrain_shadow_hours: u64 as Whole<0, 720> = Text("0");
     /// The folder whose CSV files may be trained on over HTTP.
     TRAINING_DIR => training_dir: PathBuf as FilePath = Text("./data/training");
     /// Which verdicts say why: those of anomalies, or all.

@@ -8,6 +8,7 @@ mod ends;
 mod gate;
 mod identity;
 mod models;
+mod notes;
 mod parts;
 mod restore_view;
 mod slot;
@@ -40,9 +41,11 @@ use tracing::warn;
 use crate::broker::kafka::KafkaConfig;
 use crate::clock::RealClock;
 use crate::config::{BrokerKind, Budget, ProcessingGuarantee, Settings, StartFrom};
+use crate::labels::Labels;
 use crate::membership::{Directory, Herald, Introduction};
 use crate::registry::Registry;
 use crate::scoring::{ModelSlot, ScoringParams, scoring_topology};
+use crate::snoozes::Snoozes;
 
 use ends::Ends;
 pub use identity::Identity;
@@ -109,6 +112,10 @@ pub struct Instance {
     pub registry: Registry,
     /// Trainings under way and past.
     pub training: training::Training,
+    /// What people found out.
+    pub labels: Labels,
+    /// Who is left alone.
+    pub snoozes: Snoozes,
     /// What scoring depends on.
     pub params: ScoringParams,
     /// Partitions of each topic.
@@ -183,6 +190,7 @@ impl Instance {
         let copying = standbys::Copying::start(broker, &parts, standby(&plan, settings), wanted);
         let workers = Workers::start(broker, &parts, &plan, &herald.predecessors(), &health);
         let training = training::start(settings, broker, &topology, &tasks, &registry, &params, stop)?;
+        let notes::Notes { labels, snoozes } = notes::start(settings, broker, &topology, &params, stop);
         let name = identity.name.clone();
         let ends = Ends::follow(broker, &tasks, &health);
         Ok(Some(Self {
@@ -192,6 +200,8 @@ impl Instance {
             model,
             registry,
             training,
+            labels,
+            snoozes,
             params,
             partitions,
             backend,
@@ -222,6 +232,8 @@ impl Instance {
             registry: self.registry.clone(),
             jobs: self.training.jobs.clone(),
             retraining: self.training.retraining.clone(),
+            labels: self.labels.clone(),
+            snoozes: self.snoozes.clone(),
             params: self.params.clone(),
             directory: self.directory(),
             session_ms: session_ms(settings),

@@ -28,6 +28,7 @@ pub fn topic_names(settings: &Settings) -> TopicNames {
         anomalies: settings.anomalies_topic.clone(),
         dead_letters: settings.dead_letters_topic.clone(),
         models: settings.models_topic.clone(),
+        labels: settings.labels_topic.clone(),
     }
 }
 

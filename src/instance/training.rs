@@ -14,10 +14,12 @@ use tracing::{info, warn};
 use super::{InstanceError, Stop};
 use crate::clock::RealClock;
 use crate::config::{Role, Settings};
+use crate::labels::Known;
 use crate::registry::Registry;
 use crate::retraining::Retraining;
 use crate::schedule;
 use crate::scoring::ScoringParams;
+use crate::shadow::Shadows;
 use crate::training::jobs::{Ended, Jobs, Order, Outcome, Promotion, Source, Tell};
 use crate::training::{self, Candidate, ROWS_MIN, Recipe, Span, TrainingRows};
 
@@ -41,6 +43,7 @@ pub struct Training {
 struct Work<B> {
     broker: Arc<B>,
     verdicts: TopicId,
+    labels: TopicId,
     registry: Registry,
     params: ScoringParams,
     folder: PathBuf,
@@ -67,6 +70,7 @@ pub(super) fn start<B: Broker>(
     let work = Work {
         broker: Arc::clone(broker),
         verdicts,
+        labels: topology.topics().find(&settings.labels_topic).expect("invariant: the topology has the labels topic"),
         registry: registry.clone(),
         params: params.clone(),
         folder: settings.training_dir.clone(),
@@ -76,18 +80,29 @@ pub(super) fn start<B: Broker>(
     let queue = jobs.clone();
     spawn("training", move || queue.run(&|| work.stop.raised(), &|order, tell| work.train(order, tell)));
 
-    let lead = TaskId { sub: (topology.subs().len() - 1) as u16, partition: 0 };
+    // Of the payments themselves, also where they are repartitioned first.
+    let payments = topology.topics().find(&settings.transactions_topic).and_then(|topic| topology.led_by(topic));
+    let lead = TaskId { sub: payments.expect("invariant: a sub-topology reads the payments"), partition: 0 };
     let tasks = Arc::clone(tasks);
     let owns = move || tasks.get(lead).is_some_and(|task| task.phase == Phase::Running);
     let scheduled = settings.roles.plays(Role::Schedule) && settings.retrain_cron != "off";
     let cron = scheduled.then(|| schedule::parse(&settings.retrain_cron)).transpose().map_err(InstanceError)?;
-    let retrain = order(settings, Span::LastDays(RETRAIN_DAYS), Promotion::IfPassed, "retrained");
+    let promotion = match settings.retrain_shadow_hours {
+        0 => Promotion::IfPassed,
+        hours => Promotion::AfterShadow(hours),
+    };
+    let retrain = order(settings, Span::LastDays(RETRAIN_DAYS), promotion, "retrained");
     let retraining = Retraining::new(registry.clone(), jobs.clone(), Arc::new(RealClock), cron, retrain, owns.clone());
     if scheduled {
         let (due, stopped) = (retraining.clone(), stop.clone());
         schedule::start(&settings.retrain_cron, move || due.due(), move || stopped.raised());
         let (runner, stopped) = (retraining.clone(), stop.clone());
         spawn("retraining", move || runner.run(&|| stopped.raised()));
+    }
+    if settings.roles.plays(Role::Schedule) {
+        let shadows = Shadows::new(broker, verdicts, registry.clone(), Arc::new(RealClock), params.threshold, owns.clone());
+        let stopped = stop.clone();
+        spawn("shadows", move || shadows.run(&|| stopped.raised()));
     }
     if settings.auto_train && registry.view().active().is_none() {
         let first = order(settings, Span::All, Promotion::IfPassed, "first model");
@@ -124,6 +139,9 @@ fn first_model(registry: &Registry, jobs: &Jobs, order: &Order, enough: &dyn Fn(
 impl<B: Broker> Work<B> {
     fn train(&self, order: &Order, tell: &Tell<'_>) -> Result<Outcome, Ended> {
         let failed = |why: &dyn std::fmt::Display| Ended::Failed(why.to_string());
+        if let (Promotion::AfterShadow(_), Some(waiting)) = (order.promotion, self.waiting()) {
+            return Err(Ended::Skipped(format!("model {waiting} of an earlier training is in shadow: it is judged first")));
+        }
         let rows = self.rows(order, tell)?;
         let count = rows.len();
         if self.stop.raised() {
@@ -151,12 +169,27 @@ impl<B: Broker> Work<B> {
         let parent = active.as_ref().map(|active| active.id.as_str());
         let registered = self.registry.register(&model, order.source.name(), parent, Some(report.clone()));
         registered.map_err(|why| failed(&why))?;
-        let (promotes, why) = decide(order.promotion, active.is_some(), &report);
-        if promotes {
+        let (promotes, mut why) = decide(order.promotion, active.is_some(), &report);
+        let shadow_hours = match order.promotion {
+            Promotion::AfterShadow(hours) if promotes && active.is_some() => Some(hours),
+            _ => None,
+        };
+        if let Some(hours) = shadow_hours {
+            let until_ms = crate::clock::now_ms() + hours as i64 * 3_600_000;
+            self.registry.begin_shadow(&model.id, false, Some(until_ms), order.why).map_err(|why| failed(&why))?;
+            why = format!("{why}; in shadow for {hours} h");
+        } else if promotes {
             self.registry.promote(&model.id, order.why).map_err(|why| failed(&why))?;
         }
-        info!(model = model.id, rows = count, promotes, why, "model trained");
-        Ok(Outcome { model: model.id, rows: count as u64, promoted: promotes, why, report })
+        let (promoted, shadow) = (promotes && shadow_hours.is_none(), shadow_hours.is_some());
+        info!(model = model.id, rows = count, promoted, shadow, why, "model trained");
+        Ok(Outcome { model: model.id, rows: count as u64, promoted, shadow, why, report })
+    }
+
+    /// The model of an earlier training that is still to be judged.
+    fn waiting(&self) -> Option<String> {
+        let view = self.registry.view();
+        view.running_shadows().find(|shadow| shadow.promote_at_ms.is_some()).map(|shadow| shadow.model.clone())
     }
 
     fn rows(&self, order: &Order, tell: &Tell<'_>) -> Result<TrainingRows, Ended> {
@@ -164,8 +197,9 @@ impl<B: Broker> Work<B> {
         match &order.source {
             Source::Verdicts => {
                 let stopped = || self.stop.raised();
-                let read = training::from_verdicts(&*self.broker, self.verdicts, order.span, 0, &progress, &stopped);
-                read.map_err(|why| Ended::Failed(format!("the verdicts cannot be read: {why}")))
+                let failed = |why| Ended::Failed(format!("the verdicts and their labels cannot be read: {why}"));
+                let labels = Known::read(&*self.broker, self.labels, &stopped).map_err(failed)?;
+                training::from_verdicts(&*self.broker, self.verdicts, &labels, order.span, 0, &progress, &stopped).map_err(failed)
             }
             Source::Csv(name) => {
                 let path = inside(&self.folder, name).map_err(Ended::Failed)?;
@@ -184,8 +218,10 @@ fn decide(promotion: Promotion, active: bool, report: &Report) -> (bool, String)
         Promotion::ByHand if failed.is_empty() => (false, "all checks passed; promote it to make it score".to_owned()),
         Promotion::ByHand => (false, format!("not promoted; failed: {failed}")),
         _ if failed.is_empty() => (true, "all checks passed".to_owned()),
-        Promotion::IfPassed if !active => (true, format!("the first model goes live although these failed: {failed}")),
-        Promotion::IfPassed => (false, format!("the old model goes on; failed: {failed}")),
+        Promotion::IfPassed | Promotion::AfterShadow(_) if !active => {
+            (true, format!("the first model goes live although these failed: {failed}"))
+        }
+        Promotion::IfPassed | Promotion::AfterShadow(_) => (false, format!("the old model goes on; failed: {failed}")),
     }
 }
 

@@ -262,6 +262,13 @@ impl Builder {
         self
     }
 
+    /// A topic of the application that no task reads or writes: it is created with as many partitions as the inputs.
+    #[must_use]
+    pub fn beside(mut self, topic: &str) -> Self {
+        self.topic(topic);
+        self
+    }
+
     /// Adds a sub-topology whose processors `make` makes, one per task.
     #[must_use]
     pub fn sub<P: Processor + 'static>(

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::feed::Feed;
 use super::ledger::{Ledger, model};
+use super::records::Raw;
 use super::scene::{PARTITIONS, Scene};
 use super::service::Service;
 use super::until;
@@ -88,4 +89,46 @@ fn what_was_killed_again_and_again_is_verified_explained_and_rebuilt() {
     assert!(text(&refused).contains("another running instance"), "{}", text(&refused));
     service.stop();
     assert_eq!(scene.profiles(), ledger.profiles());
+}
+
+#[test]
+fn a_changelog_that_was_tampered_with_is_mended_from_the_transactions() {
+    let Some(scene) = Scene::new("mend") else { return };
+    let scene = scene.with("MODEL_PATH", model().to_str().expect("a plain path"));
+    let ledger = Ledger::made(&scene.path("payments.csv"), PAYMENTS / 4);
+    scene.create("transactions", PARTITIONS, &[]);
+    let mut service = scene.start("a");
+    service.restored(PARTITIONS as usize);
+    let mut feed = Feed::new(&scene, &ledger.payments);
+    feed.finish(ledger.payments.len());
+    let refused = run(&scene, "b", &["rebuild", "--from", "transactions", "--apply"]);
+    assert!(!refused.status.success() && text(&refused).contains("Stop all instances"), "{}", text(&refused));
+    service.stop();
+    // A user of the first record of the changelog gets another user's profile.
+    let changelog = scene.read(&scene.changelog());
+    let victim = changelog.iter().find(|seen| seen.value.is_some()).expect("a record");
+    let other =
+        changelog.iter().rfind(|seen| seen.partition == victim.partition && seen.key != victim.key).expect("another user");
+    let writer = scene.writer();
+    let (partition, key, value) = (victim.partition, victim.key.clone(), other.value.clone());
+    writer.raw(&scene.changelog(), &Raw { partition, key, value, ..Raw::default() });
+    writer.flush();
+    assert_ne!(scene.profiles(), ledger.profiles(), "the fault is there");
+    let found = run(&scene, "a", &["verify"]);
+    assert_eq!(found.status.code(), Some(1), "{}", text(&found));
+
+    let dry = run(&scene, "a", &["rebuild", "--from", "transactions"]);
+    assert!(dry.status.success(), "{}", text(&dry));
+    assert_ne!(scene.profiles(), ledger.profiles(), "a dry run mends nothing");
+    let mended = run(&scene, "a", &["rebuild", "--from", "transactions", "--apply"]);
+    assert!(mended.status.success(), "{}", text(&mended));
+    assert_eq!(scene.profiles(), ledger.profiles());
+    let verified = run(&scene, "a", &["verify", "--json"]);
+    assert!(verified.status.success(), "{}", text(&verified));
+    assert_eq!(sum(&json(&verified), ["store", "compared"]), ledger.profiles().len() as u64, "the store was read anew");
+    // It goes on from there: nothing is answered again.
+    let mut service = scene.start("a");
+    service.restored(PARTITIONS as usize);
+    service.stop();
+    assert_eq!(scene.read(&scene.topic("verdicts")).len(), ledger.payments.len());
 }

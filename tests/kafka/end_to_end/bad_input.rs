@@ -277,3 +277,42 @@ fn records_of_far_times_pass_where_the_input_allows_them() {
     run(&scene, &mut service, &cases);
     service.stop();
 }
+
+/// What a producer that has gone mad writes fills many fetches, and was there first.
+#[test]
+fn a_partition_full_of_bad_records_holds_up_no_other() {
+    const BAD: u64 = 100_000;
+    const GOOD: usize = 300;
+    let Some(scene) = Scene::new("fair") else { return };
+    let scene = scene.with("WORKERS", "1");
+    scene.create("transactions", PARTITIONS, &[]);
+    for topic in ["verdicts", "dead-letters"] {
+        scene.create(topic, PARTITIONS, &[("message.timestamp.type", "LogAppendTime")]);
+    }
+    let (writer, topic) = (scene.writer(), scene.topic("transactions"));
+    for number in 0..BAD {
+        let value = Some(format!("no payment, for the {number:0>120}th time").into_bytes());
+        writer.raw(&topic, &Raw { partition: 0, key: Some(b"mad".to_vec()), value, ..Raw::default() });
+    }
+    let users = (0..).map(|number| format!("user-{number}")).filter(|user| home(user.as_bytes()) != 0);
+    for user in users.take(GOOD) {
+        let payment = format!(r#"{{"user_id":"{user}","amount":5.25,"merchant":"m"}}"#);
+        writer.keyed(&topic, user.as_bytes(), payment.as_bytes(), now_ms());
+    }
+    writer.flush();
+    let service = scene.start("a");
+    let ends = scene.ends(&topic);
+    until("all is answered or set aside", || {
+        let committed = scene.committed(&topic);
+        committed.iter().zip(&ends).all(|(next, end)| next.unwrap_or(0) == *end).then_some(())
+    });
+    service.stop();
+    let (verdicts, dead) = (scene.read(&scene.topic("verdicts")), scene.read(&scene.topic("dead-letters")));
+    assert_eq!((verdicts.len(), dead.len() as u64), (GOOD, BAD));
+    let last = verdicts.iter().map(|seen| seen.timestamp).max().expect("verdicts");
+    let before = dead.iter().filter(|seen| seen.timestamp <= last).count() as u64;
+    assert!(
+        before < BAD / 2,
+        "{before} of {BAD} bad records were set aside before the last payment of another partition was answered"
+    );
+}

@@ -306,3 +306,53 @@ fn answers_never_go_back_through_a_kill_and_a_return() {
     a.stop();
     b.stop();
 }
+
+/// While a dead owner's session runs on, its partitions are nobody's: who insists on the owner is refused, who takes a copy gets one.
+#[test]
+fn a_copy_answers_while_the_owner_is_dead() {
+    let Some(scene) = scene("copy") else { return };
+    // Long enough for the questions: nobody takes over meanwhile.
+    let scene = scene.with("STANDBY_REPLICAS", "1").with("KAFKA_SESSION_TIMEOUT_MS", "30000");
+    let ledger = Ledger::made(&scene.path("payments.csv"), 6_000);
+    scene.create("transactions", PARTITIONS, &[]);
+    let start = |name: &str| scene.start_with(name, &[("INSTANCE_ID", name)]);
+    let (mut a, mut b) = (start("a"), start("b"));
+    let at_a = a.address();
+    b.address();
+    let owners = shared(&at_a, 2);
+    let mut feed = Feed::new(&scene, &ledger.payments);
+    feed.finish(ledger.payments.len());
+    let users = ledger.profiles().into_iter().map(|(user, profile)| (String::from_utf8(user).expect("text"), profile.0.seen()));
+    let users: Vec<(String, u64)> = users.collect();
+    // The copies are whole: each of b's users is there with all payments.
+    let ends = scene.ends(&scene.changelog());
+    until("a follows b's partitions to their ends", || {
+        let copies = super::members::announced(&scene).get("a")?.standbys.clone();
+        let whole = copies.iter().all(|copy| copy.position >= ends[copy.task.1 as usize]);
+        (copies.len() == PARTITIONS as usize / 2 && whole).then_some(())
+    });
+    b.kill();
+    let (mut of_copy, mut of_a) = (0, 0);
+    for (user, seen) in &users {
+        let got = get(&at_a, &format!("/v1/users/{user}/profile?consistency=any&timeout=5s"));
+        assert_eq!((got.status, got.json["count"].as_u64()), (200, Some(*seen)), "{user}: {}", got.json);
+        let partition = got.json["position"]["partition"].as_u64().expect("a partition") as usize;
+        let expected = if owners[partition] == "a" { "local" } else { "standby" };
+        assert_eq!(got.json["source"], expected, "{user}: {}", got.json);
+        if expected == "local" {
+            of_a += 1;
+        } else {
+            assert!(got.json["age_ms"].is_u64(), "a copy says how old it is: {}", got.json);
+            of_copy += 1;
+        }
+    }
+    assert!(of_copy > 0 && of_a > 0, "{of_copy} of copies, {of_a} of a's own");
+    let of_b = users.iter().find(|(user, _)| {
+        let got = get(&at_a, &format!("/v1/users/{user}/profile?consistency=any&timeout=5s"));
+        got.json["source"] == "standby"
+    });
+    let (user, _) = of_b.expect("a user of b");
+    let refused = get(&at_a, &format!("/v1/users/{user}/profile?consistency=owner&timeout=500ms"));
+    assert!(refused.status == 503 && refused.retry_after.is_some(), "{refused:?}");
+    a.stop();
+}

@@ -1,0 +1,40 @@
+//! What people say on an instance: labels on verdicts, and who is to be left alone.
+
+use std::sync::Arc;
+
+use topology::broker::Broker;
+use topology::topology::Topology;
+
+use super::Stop;
+use crate::clock::RealClock;
+use crate::config::Settings;
+use crate::labels::{LabelTopics, Labels};
+use crate::scoring::{ScoringParams, snoozes_topic};
+use crate::snoozes::Snoozes;
+
+pub(super) struct Notes {
+    pub(super) labels: Labels,
+    pub(super) snoozes: Snoozes,
+}
+
+/// Follows the snoozes by a thread of its own.
+pub(super) fn start<B: Broker>(
+    settings: &Settings,
+    broker: &Arc<B>,
+    topology: &Topology,
+    params: &ScoringParams,
+    stop: &Stop,
+) -> Notes {
+    let find = |name: &str| topology.topics().find(name).expect("invariant: the topology has the topic");
+    let topics = LabelTopics {
+        transactions: find(&settings.transactions_topic),
+        verdicts: find(&settings.verdicts_topic),
+        labels: find(&settings.labels_topic),
+    };
+    let labels = Labels::new(broker, topics, params.limits());
+    let snoozes = Snoozes::new(broker, find(&snoozes_topic(topology.application())), Arc::new(RealClock));
+    let (follower, stopped) = (snoozes.clone(), stop.clone());
+    let thread = std::thread::Builder::new().name("snoozes".into()).spawn(move || follower.run(&|| stopped.raised()));
+    thread.expect("invariant: the system has threads at start");
+    Notes { labels, snoozes }
+}
