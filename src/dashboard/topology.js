@@ -126,14 +126,17 @@ export async function page(body) {
     try {
       await ask('POST', '/v1/dead-letters/redrive');
       say('The redrive runs.', 'good');
-      await dead();
+      running = true;
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       say(problem.message, 'bad');
     }
   };
+  // The whole topic is read for it: once, and while a redrive runs.
+  let running = true;
   const dead = () => shown(letters, async () => {
-    const { letters: found, redrive: { running, last, failed } } = await get('/v1/dead-letters');
+    const { letters: found, redrive: { running: runs, last, failed } } = await get('/v1/dead-letters');
+    running = runs;
     const left = Object.entries(found.skipped).map(([why, number]) => `${count(number)} ${why.replaceAll('_', ' ')}`);
     return h('div', null,
       h('div', { class: 'row' },
@@ -145,7 +148,7 @@ export async function page(body) {
   });
 
   await round();
-  const ends = [every(2000, round), every(10_000, dead)];
+  const ends = [every(2000, round), every(2000, async () => { if (running) await dead(); })];
   return () => ends.forEach((end) => end());
 }
 

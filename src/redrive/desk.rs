@@ -1,9 +1,9 @@
 //! Redriving while an instance runs, one at a time: what there is, and sending it back.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use serde::Serialize;
-use topology::broker::{Broker, BrokerError, Result};
+use topology::broker::{Broker, BrokerError, Reaction, Result};
 use tracing::{info, warn};
 
 use super::{Filter, Options, Places, Report, redrive};
@@ -31,6 +31,7 @@ type Act = dyn Fn(bool) -> Result<Report> + Send + Sync;
 pub struct Desk {
     act: Arc<Act>,
     done: Arc<Mutex<Done>>,
+    counting: Arc<Mutex<()>>,
 }
 
 /// Whatever ends a redrive, the next one may begin.
@@ -51,18 +52,25 @@ impl Desk {
             let options = Options { filter: Filter::default(), max_redrives: REDRIVES_MAX, rate: RATE, execute };
             redrive(&*broker, &places, &options, &|_, _| {})
         };
-        Self { act: Arc::new(act), done: Arc::default() }
+        Self { act: Arc::new(act), done: Arc::default(), counting: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Done> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts what would be redriven. Reads all dead letters.
+    /// Counts what would be redriven. Reads all dead letters, so it is done for one at a time.
     ///
     /// # Errors
-    /// The broker's.
+    /// The broker's; to be tried again where they are being counted.
     pub fn count(&self) -> Result<Report> {
+        let _alone = match self.counting.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                return Err(BrokerError::new(Reaction::Retry, "the dead letters are being counted already"));
+            }
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Ok(alone) => alone,
+        };
         (self.act)(false)
     }
 
@@ -99,7 +107,7 @@ impl Desk {
             }
         };
         let thread = std::thread::Builder::new().name("redrive".to_owned()).spawn(work);
-        thread.map_err(|why| BrokerError::new(topology::broker::Reaction::Retry, format!("cannot start a thread: {why}")))?;
+        thread.map_err(|why| BrokerError::new(Reaction::Retry, format!("cannot start a thread: {why}")))?;
         *done = Done { running: true, failed: Some("it did not come to its end".to_owned()), last: done.last.take() };
         Ok(true)
     }

@@ -128,14 +128,12 @@ fn one_anomaly_is_told_with_its_reasons_and_can_be_decided() {
     page.browser.click("#fraud");
     page.browser.fill("#confirm-field", "the card was stolen");
     page.browser.click("#confirm-yes");
-    let said = if labels(&mut page) { "Labelled as fraud" } else { "Not available" };
+    let said = if page.has("/v1/labels") { "Labelled as fraud" } else { NOT_AVAILABLE };
     page.wait_text(".toast", said);
 }
 
-/// True where this version takes labels.
-fn labels(page: &mut Page) -> bool {
-    page.status("/v1/labels") != 404
-}
+/// What the page says where this version has no such route.
+const NOT_AVAILABLE: &str = "Not available: this server has no such route.";
 
 #[test]
 fn a_user_is_shown_as_the_profile_has_it() {
@@ -162,6 +160,18 @@ fn a_user_is_shown_as_the_profile_has_it() {
     page.wait_count(".dial path.usual", |count| count > 0);
     page.wait_count("[aria-label='Payments of this user'] tbody tr", |count| count > 0);
     page.keep("user", true);
+
+    let jobs = page.has("/v1/jobs/none");
+    for (button, done) in [("#reset", "The profile is reset."), ("#erase", "Erased.")] {
+        page.browser.click(button);
+        page.wait("dialog[open] h2");
+        page.browser.click("#confirm-yes");
+        page.wait_text(".toast", if jobs { done } else { NOT_AVAILABLE });
+    }
+    if jobs {
+        page.wait_count("[aria-label=Receipt] tbody tr", |count| count > 0);
+        page.keep("receipt", true);
+    }
 
     page.go("#/user/nobody%20has%20this%20name");
     page.wait_text(".missing", "Not available: the user's partition has no such user");
@@ -231,4 +241,45 @@ fn models_are_trained_promoted_and_rolled_back() {
     page.wait_text(".toast", "Rolled back");
     assert_eq!(page.ask("/v1/models")["active"]["model"], active.as_str());
     until("the page says so", || (page.tile("Active") == active).then_some(()));
+}
+
+#[test]
+fn load_is_started_and_stopped_and_what_it_breaks_is_redriven() {
+    let Some(mut page) = Page::open("load_is_started_and_stopped_and_what_it_breaks_is_redriven", "") else { return };
+    page.wait_text("#link", "live");
+    let has = page.has("/v1/demo/load");
+    let hidden = || page.browser.all("#tabs [data-page=load]", "element.hidden") == ["true"];
+    until("the tab is there where the route is", || (hidden() != has).then_some(()));
+    page.go("#/load");
+    if !has {
+        page.wait_text(".missing", NOT_AVAILABLE);
+        return;
+    }
+    page.wait("#start");
+    page.browser
+        .run("for (const [id, value] of [['load-rate', 250], ['load-poison', 5]]) document.getElementById(id).value = value");
+    page.browser.click("#start");
+    page.wait_text(".tile strong", "running");
+    assert_eq!(page.ask("/v1/demo/load")["state"], "running");
+    until("payments are sent", || (figure(&page.tile("Sent")) > 500.0).then_some(()));
+    page.keep("load", true);
+    page.browser.click("#stop");
+    page.wait_text(".tile strong", "stopped");
+    let told = page.ask("/v1/demo/load");
+    assert_eq!(told["state"], "stopped");
+    until("the last figures", || (figure(&page.tile("Sent")) == told["report"]["sent"].as_f64().expect("a count")).then_some(()));
+    // The tests that follow look at a demo that goes on.
+    page.browser.run("document.getElementById('load-poison').value = 0");
+    page.browser.click("#start");
+    page.wait_text(".tile strong", "running");
+
+    page.go("#/topology");
+    page.wait("#redrive:not([disabled])");
+    page.browser.click("#redrive");
+    page.wait("dialog[open] h2");
+    page.browser.click("#confirm-yes");
+    page.wait_text("#letters", "The last redrive from here sent");
+    let sent = page.ask("/v1/dead-letters")["redrive"]["last"]["redriven"].as_u64().expect("a count");
+    assert!(sent > 0);
+    page.wait_text("#letters", &format!("sent {sent} back"));
 }

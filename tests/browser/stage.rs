@@ -86,9 +86,9 @@ impl Page {
         serde_json::from_str(&body).expect("JSON")
     }
 
-    /// The status of an answer.
-    pub fn status(&mut self, path: &str) -> u16 {
-        self.service.get(path).0
+    /// True where this version has a route at the path: what the page says is held against that.
+    pub fn has(&mut self, path: &str) -> bool {
+        !self.service.get(path).1.contains("/problems/no-such-route")
     }
 
     /// Waits for an element, and gives its text.
