@@ -3,7 +3,7 @@
 #   testbed.sh up     start what is not running, empty, and write its addresses to target/testbed/env
 #   testbed.sh down   stop everything; the logs stay
 #   KAFKA_BOOTSTRAP_SERVERS=HOST:PORT  use that broker instead of starting one
-# Tests find a part by its variable (MANGROVE_TEST_KAFKA) and skip when it is not set.
+# Tests find a part by its variable (MANGROVE_TEST_KAFKA, MANGROVE_TEST_WEBDRIVER) and skip when it is not set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bed=$PWD/target/testbed
@@ -24,12 +24,45 @@ kafka_up() {
   echo "export MANGROVE_TEST_KAFKA=$address" >>"$bed/env"
 }
 
+# The driver starts a Chromium for each test; with port 0 it takes a free one and says which.
+browser_up() {
+  local pid="$bed/browser/pid" log="$bed/browser/log" port=
+  if ! kill -0 "$(cat "$pid" 2>/dev/null)" 2>/dev/null; then
+    command -v chromedriver >/dev/null || { echo "no chromedriver: scripts/setup.sh test"; return 1; }
+    mkdir -p "$bed/browser"
+    setsid chromedriver --port=0 </dev/null >"$log" 2>&1 &
+    echo $! >"$pid"
+  fi
+  for _ in $(seq 100); do
+    port=$(sed -n 's/.*started successfully on port \([0-9]*\).*/\1/p' "$log")
+    [ -z "$port" ] || break
+    sleep 0.1
+  done
+  [ -n "$port" ] || { echo "chromedriver does not start: $log"; return 1; }
+  echo "chromedriver: 127.0.0.1:$port"
+  echo "export MANGROVE_TEST_WEBDRIVER=127.0.0.1:$port" >>"$bed/env"
+}
+
+browser_down() {
+  local pid
+  pid=$(cat "$bed/browser/pid" 2>/dev/null) || return 0
+  # Its group: the browsers that it started end with it.
+  kill -- "-$pid" 2>/dev/null || true
+  rm -f "$bed/browser/pid"
+}
+
 case ${1:-} in
   up)
     mkdir -p "$bed"
     : >"$bed/env"
-    kafka_up
+    failed=0
+    kafka_up || failed=1
+    browser_up || failed=1
+    exit $failed
     ;;
-  down) scripts/kafka.sh stop "$bed/kafka" ;;
+  down)
+    browser_down
+    scripts/kafka.sh stop "$bed/kafka"
+    ;;
   *) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

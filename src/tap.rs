@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use models::{Severity, Verdict};
-use topology::broker::{Broker, BrokerError, Reaction, Reader as _, Result};
+use topology::broker::{Bounds, Broker, BrokerError, Reaction, Reader as _, Result};
 use topology::record::{Fetched, TopicId, TopicPartition};
 
 /// Records of one read.
@@ -49,6 +49,91 @@ impl Filter {
     }
 }
 
+/// A severity by its name, in any case.
+#[must_use]
+pub fn severity(name: &str) -> Option<Severity> {
+    let all = [Severity::None, Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
+    all.into_iter().find(|severity| severity.as_str().eq_ignore_ascii_case(name))
+}
+
+/// A verdict as it lies in the topic.
+pub struct Tapped<'r> {
+    /// What was said.
+    pub verdict: Verdict,
+    /// Its bytes, as on the wire.
+    pub bytes: &'r [u8],
+    /// Where it lies.
+    pub partition: u32,
+    /// Where it lies in it.
+    pub offset: u64,
+}
+
+/// Reads a topic of verdicts: [`Self::begin`] says from where, partition by partition.
+pub struct Follower<B: Broker> {
+    reader: B::Reader,
+    topic: TopicId,
+    bounds: Vec<Bounds>,
+    fetched: Fetched,
+}
+
+impl<B: Broker> Follower<B> {
+    /// A reader that reads nothing yet.
+    ///
+    /// # Errors
+    /// The broker's; where the topic does not exist.
+    pub fn new(broker: &B, topic: TopicId) -> Result<Self> {
+        let Some(info) = broker.describe(&[topic])?.pop().flatten() else {
+            let what = format!("topic {} does not exist", broker.topics().name(topic));
+            return Err(BrokerError::new(Reaction::Stop, what));
+        };
+        let mut reader = broker.reader()?;
+        let bounds = (0..info.partitions).map(|partition| reader.bounds(TopicPartition { topic, partition }));
+        let bounds = bounds.collect::<Result<_>>()?;
+        Ok(Self { reader, topic, bounds, fetched: Fetched::default() })
+    }
+
+    /// The bounds that each partition had when this was made.
+    #[must_use]
+    pub fn bounds(&self) -> &[Bounds] {
+        &self.bounds
+    }
+
+    /// Reads a partition from this offset on; from its oldest record where that is gone.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub fn begin(&mut self, partition: u32, at: u64) -> Result<()> {
+        let start = self.bounds.get(partition as usize).map_or(0, |bounds| bounds.start);
+        self.reader.assign(TopicPartition { topic: self.topic, partition }, at.max(start))
+    }
+
+    /// The offset up to which a partition was read.
+    #[must_use]
+    pub fn passed(&self, partition: u32) -> Option<u64> {
+        self.reader.position(TopicPartition { topic: self.topic, partition })
+    }
+
+    /// Waits for verdicts and gives them to `each` until it says false: then this does too. What is no verdict is passed over.
+    ///
+    /// # Errors
+    /// The broker's, where trying again does not help.
+    pub fn poll(&mut self, wait: Duration, each: &mut dyn FnMut(Tapped<'_>) -> bool) -> Result<bool> {
+        self.fetched.clear(1 << 20);
+        match self.reader.poll(&mut self.fetched, CHUNK, wait) {
+            Err(BrokerError { reaction: Reaction::Retry, .. }) => return Ok(true),
+            polled => polled?,
+        }
+        for record in self.fetched.iter() {
+            let bytes = record.value.unwrap_or_default();
+            let Ok(verdict) = serde_json::from_slice::<Verdict>(bytes) else { continue };
+            if !each(Tapped { verdict, bytes, partition: record.from.partition, offset: record.offset }) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
 /// Gives verdicts to `each`, with their bytes as on the wire, until it says false or `stopped` does.
 ///
 /// # Errors
@@ -61,33 +146,18 @@ pub fn tap<B: Broker>(
     stopped: &dyn Fn() -> bool,
     each: &mut dyn FnMut(&Verdict, &[u8]) -> bool,
 ) -> Result<()> {
-    let Some(info) = broker.describe(&[verdicts])?.pop().flatten() else {
-        let what = format!("topic {} does not exist", broker.topics().name(verdicts));
-        return Err(BrokerError::new(Reaction::Stop, what));
-    };
     let mut filter = filter.clone();
     if let From::Time(since_ms) = from {
         filter.since_ms = Some(since_ms);
     }
-    let mut reader = broker.reader()?;
-    for partition in 0..info.partitions {
-        let at = TopicPartition { topic: verdicts, partition };
-        let bounds = reader.bounds(at)?;
-        reader.assign(at, if from == From::End { bounds.end } else { bounds.start })?;
+    let mut follower = Follower::new(broker, verdicts)?;
+    for (partition, bounds) in (0..).zip(follower.bounds().to_vec()) {
+        follower.begin(partition, if from == From::End { bounds.end } else { bounds.start })?;
     }
-    let mut fetched = Fetched::default();
     while !stopped() {
-        fetched.clear(1 << 20);
-        match reader.poll(&mut fetched, CHUNK, WAIT) {
-            Err(BrokerError { reaction: Reaction::Retry, .. }) => continue,
-            polled => polled?,
-        }
-        for record in fetched.iter() {
-            let bytes = record.value.unwrap_or_default();
-            let Ok(verdict) = serde_json::from_slice::<Verdict>(bytes) else { continue };
-            if filter.takes(&verdict) && !each(&verdict, bytes) {
-                return Ok(());
-            }
+        let go_on = follower.poll(WAIT, &mut |Tapped { verdict, bytes, .. }| !filter.takes(&verdict) || each(&verdict, bytes))?;
+        if !go_on {
+            break;
         }
     }
     Ok(())

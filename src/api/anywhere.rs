@@ -256,7 +256,7 @@ fn says_not_here(got: &Got) -> bool {
 /// Another instance's answer, as ours.
 fn relay(got: Got) -> Reply {
     let content_type = if got.status == StatusCode::OK { "application/json" } else { "application/problem+json" };
-    let mut reply = Reply::new(got.status, content_type, got.body.into());
+    let mut reply = Reply::new(got.status, content_type, got.body);
     for name in [RETRY_AFTER, WWW_AUTHENTICATE] {
         if let Some(value) = got.headers.get(&name) {
             reply = reply.with(name, value.clone());

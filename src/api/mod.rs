@@ -19,23 +19,27 @@
 mod anywhere;
 mod auth;
 mod committed;
+mod dead_letters;
 mod exposition;
 mod graph;
 mod health;
 mod inference;
 mod labels;
 mod models;
+mod pages;
 mod parameters;
 mod patience;
 mod probes;
 mod problem;
 mod profile;
+mod recent;
 mod reply;
 mod routes;
 mod server;
 mod shadow;
 mod site;
 mod stores;
+mod stream;
 mod tally;
 mod tasks;
 mod train;
@@ -54,7 +58,9 @@ use topology::topology::Topology;
 
 use crate::config::ProcessingGuarantee;
 use crate::labels::Labels;
+use crate::live::Live;
 use crate::membership::Directory;
+use crate::redrive::Desk;
 use crate::registry::Registry;
 use crate::retraining::Retraining;
 use crate::scoring::{ModelSlot, ScoringParams};
@@ -101,6 +107,10 @@ pub struct Api {
     pub session_ms: u64,
     /// How it is, for probes.
     pub health: Arc<Health>,
+    /// The verdicts as they come.
+    pub live: Live,
+    /// The dead letters; none where the topology has none.
+    pub dead_letters: Option<Desk>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// When the instance started, in milliseconds since the epoch.

@@ -88,12 +88,17 @@ kinds! {
     /// The model is unknown.
     NoSuchModel = "no-such-model", NOT_FOUND, "There is no such model",
         "No version of this id is in the models topic. `GET /v1/models` lists all.";
+    /// A topic cannot be read.
+    TopicUnreadable = "topic-unreadable", SERVICE_UNAVAILABLE, "The topic cannot be read",
+        "The broker does not answer, or refuses. The log has the cause under the request's id; try again.";
     /// The job is unknown.
     NoSuchJob = "no-such-job", NOT_FOUND, "There is no such training",
         "Jobs are known to the instance that took the order, for its last hundred trainings, and forgotten when it ends.";
     /// The verdict is unknown.
     NoSuchVerdict = "no-such-verdict", NOT_FOUND, "There is no such verdict",
-        "A verdict's id is the place of its payment: topic, partition and offset. No payment that is still retained lies there. A label may name          the payment by `tx_id` and `user_id` instead.";
+        "A verdict's id is the place of its payment: topic, partition and offset. No payment that is still retained lies there; or, of \
+         /v1/recent, it is not among the last 20,000 of its partition, and `mangrove tap --from beginning` finds it. A label may name \
+         the payment by `tx_id` and `user_id` instead.";
     /// The snooze is unknown.
     NoSuchSnooze = "no-such-snooze", NOT_FOUND, "There is no such snooze",
         "It was never there, or is over. `GET /v1/snoozes` lists those in force.";
@@ -114,6 +119,9 @@ kinds! {
     BrokerUnavailable = "broker-unavailable", SERVICE_UNAVAILABLE, "The broker did not take the record",
         "What was asked for is written to a topic first, and that did not succeed, or not surely. The log has the cause under the \
          request's id. Ask for the present state before trying again.";
+    /// One redrive at a time.
+    RedriveRuns = "redrive-runs", CONFLICT, "A redrive runs already",
+        "Dead letters are redriven by one run at a time: `GET /v1/dead-letters` says when it is over.";
     /// The path is there, the method is not.
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not take this method",
         "The header Allow names the methods it takes.";

@@ -1,12 +1,16 @@
 //! An answer on its way out: status, type, body, and the headers that every answer has.
 
-use http_body_util::Full;
-use hyper::body::Bytes;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Response, StatusCode};
 use serde::Serialize;
+use tokio::sync::mpsc;
 
 /// The request's id, on every answer.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -19,19 +23,57 @@ const ALWAYS: [(HeaderName, &str); 4] = [
     (REFERRER_POLICY, "no-referrer"),
 ];
 
+/// What an answer carries.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// All of it, until it is taken.
+    Whole(Bytes),
+    /// Pieces as they come; it ends with their sender.
+    Pieces(mpsc::Receiver<Bytes>),
+}
+
+impl Body for Content {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Pieces(pieces) => pieces.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(bytes) if bytes.is_empty())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Pieces(_) => SizeHint::default(),
+        }
+    }
+}
+
 /// See the module's header.
 #[derive(Debug)]
 pub(crate) struct Reply {
     status: StatusCode,
     content_type: &'static str,
     headers: Vec<(HeaderName, HeaderValue)>,
-    body: Vec<u8>,
+    body: Content,
 }
 
 impl Reply {
     /// A body of some type.
-    pub(crate) fn new(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Self {
-        Self { status, content_type, headers: Vec::new(), body }
+    pub(crate) fn new(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self { status, content_type, headers: Vec::new(), body: Content::Whole(body.into()) }
+    }
+
+    /// A body that comes piece by piece.
+    pub(crate) fn pieces(content_type: &'static str, pieces: mpsc::Receiver<Bytes>) -> Self {
+        Self { status: StatusCode::OK, content_type, headers: Vec::new(), body: Content::Pieces(pieces) }
     }
 
     /// A JSON body.
@@ -46,7 +88,7 @@ impl Reply {
         self
     }
 
-    /// With a header.
+    /// With a header, instead of one that every answer has.
     pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
@@ -58,8 +100,8 @@ impl Reply {
     }
 
     /// What goes on the wire, under the request's id.
-    pub(crate) fn into_response(self, request: &str) -> Response<Full<Bytes>> {
-        let mut response = Response::new(Full::new(Bytes::from(self.body)));
+    pub(crate) fn into_response(self, request: &str) -> Response<Content> {
+        let mut response = Response::new(self.body);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type));
@@ -69,7 +111,9 @@ impl Reply {
         if let Ok(id) = HeaderValue::from_str(request) {
             headers.insert(REQUEST_ID, id);
         }
-        headers.extend(self.headers);
+        for (name, value) in self.headers {
+            headers.insert(name, value);
+        }
         response
     }
 }

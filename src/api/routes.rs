@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response};
@@ -24,9 +24,12 @@ use tracing::{debug, error};
 
 use super::auth::{Access, Caller, authorise};
 use super::problem::{Kind, Problem};
-use super::reply::Reply;
+use super::reply::{Content, Reply};
 use super::site::Site;
-use super::{anywhere, exposition, graph, inference, labels, models, probes, profile, shadow, stores, train, users};
+use super::{
+    anywhere, dead_letters, exposition, graph, inference, labels, models, pages, probes, profile, recent, shadow, stores, stream, train,
+    users,
+};
 use crate::config::Scope;
 use crate::query::{ANSWERED_BY, HOP};
 
@@ -65,6 +68,8 @@ pub(crate) struct Call {
     pub(crate) hop: bool,
     /// What the caller showed of itself.
     pub(crate) authorization: Option<HeaderValue>,
+    /// The last event that a reader of a stream has seen.
+    pub(crate) last_event: Option<HeaderValue>,
     /// The body; empty for routes that take none.
     pub(crate) body: Bytes,
 }
@@ -82,6 +87,7 @@ impl Call {
             name: String::new(),
             hop: hop.is_some(),
             authorization: request.headers().get(AUTHORIZATION).cloned(),
+            last_event: request.headers().get(stream::LAST_EVENT_ID).cloned(),
             body: Bytes::new(),
         }
     }
@@ -141,7 +147,9 @@ const fn delete(path: &'static str, access: Access, run: Run) -> Route {
 }
 
 /// Every route there is.
-pub(crate) static ROUTES: [Route; 27] = [
+pub(crate) static ROUTES: [Route; 35] = [
+    get("/", Access::Open, Run::Here(pages::index)),
+    get("/assets/{}", Access::Open, Run::Here(pages::asset)),
     get("/livez", Access::Open, Run::Here(probes::livez)),
     get("/readyz", Access::Open, Run::Here(probes::readyz)),
     get("/startupz", Access::Open, Run::Here(probes::startupz)),
@@ -153,6 +161,12 @@ pub(crate) static ROUTES: [Route; 27] = [
     get("/v1/state/users", ADMIN, Run::Aside(users::list)),
     get("/v1/users/{}/profile", QUERY, Run::Anywhere(profile::HANDLER)),
     post("/v1/inference", QUERY, Run::Anywhere(inference::HANDLER)),
+    get("/v1/live", QUERY, Run::Aside(recent::figures)),
+    get("/v1/stream/verdicts", QUERY, Run::Waiting(stream::verdicts)),
+    get("/v1/recent/verdicts", QUERY, Run::Aside(recent::list)),
+    get("/v1/recent/verdicts/{}", QUERY, Run::Aside(recent::show)),
+    get("/v1/dead-letters", QUERY, Run::Aside(dead_letters::show)),
+    call("/v1/dead-letters/redrive", ADMIN, Run::Aside(dead_letters::redrive)),
     get("/v1/models", QUERY, Run::Here(models::list)),
     get("/v1/models/{}", QUERY, Run::Here(models::show)),
     call("/v1/models/{}/promote", ADMIN, Run::Aside(models::promote)),
@@ -172,7 +186,7 @@ pub(crate) static ROUTES: [Route; 27] = [
 ];
 
 /// Answers a request, whatever it is.
-pub(crate) async fn answer(site: Arc<Site>, request: Request<Incoming>, peer: IpAddr) -> Response<Full<Bytes>> {
+pub(crate) async fn answer(site: Arc<Site>, request: Request<Incoming>, peer: IpAddr) -> Response<Content> {
     let began_us = site.api.clock.monotonic_us();
     let call = Call::new(&site, &request);
     let (id, method, hop) = (call.request.clone(), call.method.clone(), call.hop);

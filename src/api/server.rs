@@ -30,6 +30,8 @@ use crate::config::ApiToken;
 pub(crate) const CONNECTIONS_MAX: usize = 1024;
 /// Requests reading the store at once; others wait their turn.
 pub(crate) const WORK_MAX: usize = 64;
+/// Streams open at once.
+pub(crate) const STREAMS_MAX: usize = 64;
 /// For a request's head to arrive.
 const HEAD_MAX: Duration = Duration::from_secs(5);
 /// For the peer to take some of an answer.
@@ -75,6 +77,7 @@ pub async fn serve(
     }
     // Who connects from now on is refused at once instead of waiting for nothing.
     drop(listener);
+    site.closing.send_replace(true);
     let open = graceful.count();
     if timeout(DRAIN_MAX, graceful.shutdown()).await.is_err() {
         warn!(open, "connections were cut off at the end");

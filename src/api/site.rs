@@ -4,11 +4,11 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use topology::record::TopicId;
 
 use super::Api;
-use super::server::{CONNECTIONS_MAX, WORK_MAX};
+use super::server::{CONNECTIONS_MAX, STREAMS_MAX, WORK_MAX};
 use super::tally::Tally;
 use crate::config::ApiToken;
 use crate::query::Peers;
@@ -36,6 +36,10 @@ pub(crate) struct Site {
     pub(crate) connections: Arc<Semaphore>,
     /// Places for requests that read the store.
     pub(crate) work: Arc<Semaphore>,
+    /// Places for readers of streams.
+    pub(crate) streams: Arc<Semaphore>,
+    /// True once the server is told to stop: streams end.
+    pub(crate) closing: watch::Sender<bool>,
     /// The way to other instances.
     pub(crate) peers: Peers,
     pub(crate) tally: Tally,
@@ -55,6 +59,8 @@ impl Site {
             profiles,
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             work: Arc::new(Semaphore::new(WORK_MAX)),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            closing: watch::Sender::new(false),
             peers: Peers::default(),
             tally: Tally::default(),
             requests: AtomicU64::new(0),

@@ -43,9 +43,7 @@ impl FromStr for Begin {
 }
 
 fn severity(text: &str) -> Result<Severity, String> {
-    let all = [Severity::None, Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
-    let found = all.into_iter().find(|severity| severity.as_str().eq_ignore_ascii_case(text));
-    found.ok_or_else(|| "expected none, low, medium, high or critical".to_owned())
+    crate::tap::severity(text).ok_or_else(|| "expected none, low, medium, high or critical".to_owned())
 }
 
 /// Which verdicts, and how to show them.

@@ -100,7 +100,7 @@ impl<B: Broker> Attendant<B> for Show<B> {
         let (transactions, verdicts) = (find(&self.names.0), find(&self.names.1));
         let partitions = instance.partitions[usize::from(transactions.0)];
         let mut output = Output::stdout();
-        output.line(&format!("Mangrove demo: {}", self.http))?;
+        output.line(&format!("Mangrove demo: the dashboard is at {}", self.http))?;
         output.line(
             "  a profile: GET /v1/users/{id}/profile   metrics: GET /metrics   stop with Ctrl-C, go on with the same command",
         )?;

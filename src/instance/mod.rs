@@ -42,7 +42,9 @@ use crate::broker::kafka::KafkaConfig;
 use crate::clock::RealClock;
 use crate::config::{BrokerKind, Budget, ProcessingGuarantee, Settings, StartFrom};
 use crate::labels::Labels;
+use crate::live::{Live, Places};
 use crate::membership::{Directory, Herald, Introduction};
+use crate::redrive;
 use crate::registry::Registry;
 use crate::scoring::{ModelSlot, ScoringParams, scoring_topology};
 use crate::snoozes::Snoozes;
@@ -93,10 +95,10 @@ impl Blueprint {
         Ok(Self { topology, model, params })
     }
 
-    /// The table of topics that the broker needs.
+    /// The table of topics that the broker needs: the topology's, and behind them what redriving takes.
     #[must_use]
     pub fn topics(&self) -> Topics {
-        self.topology.topics().clone()
+        redrive::Places::of(&self.topology).map_or_else(|| self.topology.topics().clone(), |places| places.topics())
     }
 }
 
@@ -126,6 +128,10 @@ pub struct Instance {
     pub metrics: Arc<Metrics>,
     /// What the tasks are doing.
     pub tasks: Arc<Tasks>,
+    /// The verdicts as they come.
+    pub live: Live,
+    /// The dead letters; none where the topology has none.
+    pub dead_letters: Option<redrive::Desk>,
     /// Health, as probes see it.
     pub health: Arc<crate::api::Health>,
     started_at_ms: i64,
@@ -192,6 +198,8 @@ impl Instance {
         let training = training::start(settings, broker, &topology, &tasks, &registry, &params, stop)?;
         let notes::Notes { labels, snoozes } = notes::start(settings, broker, &topology, &params, stop);
         let name = identity.name.clone();
+        let dead_letters = redrive::Places::of(&topology).map(|places| redrive::Desk::new(broker, places));
+        let live = live(settings, broker, &parts);
         let ends = Ends::follow(broker, &tasks, &health);
         Ok(Some(Self {
             ends,
@@ -207,6 +215,8 @@ impl Instance {
             backend,
             metrics,
             tasks,
+            live,
+            dead_letters,
             health,
             started_at_ms: crate::clock::now_ms(),
             workers,
@@ -238,6 +248,8 @@ impl Instance {
             directory: self.directory(),
             session_ms: session_ms(settings),
             health: Arc::clone(&self.health),
+            live: self.live.clone(),
+            dead_letters: self.dead_letters.clone(),
             clock: Arc::new(RealClock),
             started_at_ms: self.started_at_ms,
             log_key: workers::secret(),
@@ -274,6 +286,7 @@ impl Instance {
     pub fn stop(self, within: Duration) -> Result<(), InstanceError> {
         self.health.drain();
         self.ends.tell();
+        self.live.stop();
         let began = crate::clock::monotonic();
         let stopped = self.workers.stop(within);
         self.copying.stop(GOODBYE);
@@ -281,6 +294,13 @@ impl Instance {
         self.ends.wait(within.saturating_sub(crate::clock::since(began)));
         stopped
     }
+}
+
+/// The verdicts as they come: followed while somebody watches.
+fn live<B: Broker>(settings: &Settings, broker: &Arc<B>, parts: &Parts) -> Live {
+    let find = |name: &str| parts.topology.topics().find(name).expect("invariant: the scoring topology has its topics");
+    let places = Places { verdicts: find(&settings.verdicts_topic), anomalies: find(&settings.anomalies_topic) };
+    Live::new(broker, places, Arc::clone(&parts.clock) as Arc<dyn Clock>, Arc::clone(&parts.metrics))
 }
 
 /// How long the group waits for a silent member.

@@ -13,6 +13,7 @@
 //! A redriven record is a new input record: its verdict has a new id (topic:partition:offset) and the payment's own tx_id.
 //! Limits: a record without a key goes to the partition it came from. Letters that were cut to fit cannot be redriven.
 
+mod desk;
 mod fate;
 mod filter;
 mod ledger;
@@ -27,6 +28,7 @@ use topology::topology::Topology;
 use crate::clock::{monotonic, since};
 use crate::exclusive::{self, Exclusive, below};
 
+pub use desk::{Desk, Done};
 pub use fate::{REDRIVES, Skip};
 pub use filter::{Filter, Span};
 pub use report::{Group, Report};
@@ -177,8 +179,12 @@ impl<B: Broker> Run<'_, B> {
             let Some(hand) = &mut self.hand else { break };
             self.report.redriven += send(hand, self.places, at, batch, first_left)?;
             let due = Duration::from_secs_f64(self.report.redriven as f64 / f64::from(self.options.rate));
-            while since(self.began) < due {
-                hand.follow((due - since(self.began)).min(Duration::from_millis(100)))?;
+            loop {
+                let early = due.saturating_sub(since(self.began));
+                if early.is_zero() {
+                    break;
+                }
+                hand.follow(early.min(Duration::from_millis(100)))?;
             }
         }
         Ok(())

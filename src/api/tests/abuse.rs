@@ -16,7 +16,8 @@ fn world() -> World {
 #[test]
 fn paths_and_methods_that_do_not_exist() {
     let world = world();
-    for path in ["/", "/v1", "/livez/", "/v1/users/a/b/profile", "/v1/users", "//livez", "/problems/nonsense", "/problems/"] {
+    for path in ["/assets", "/v1", "/livez/", "/v1/users/a/b/profile", "/v1/users", "//livez", "/problems/nonsense", "/problems/"]
+    {
         world.get(path).problem(404, "no-such-route");
     }
     for (method, path, allow) in [

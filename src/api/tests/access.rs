@@ -67,14 +67,14 @@ fn a_body_is_not_read_for_someone_without_a_token() {
 #[test]
 fn probes_and_explanations_are_open() {
     let world = guarded();
-    for path in ["/livez", "/readyz", "/startupz", "/problems/no-such-user"] {
+    for path in ["/livez", "/readyz", "/startupz", "/problems/no-such-user", "/", "/assets/app.css"] {
         assert_eq!(world.client().send("GET", path, &["Host: mangrove.example.com"], b"").status, 200, "{path}");
     }
 }
 
 #[test]
 fn every_other_route_is_guarded() {
-    let open = ["/livez", "/readyz", "/startupz", "/problems/{}"];
+    let open = ["/livez", "/readyz", "/startupz", "/problems/{}", "/", "/assets/{}"];
     for route in &ROUTES {
         let is_open = route.access == crate::api::auth::Access::Open;
         assert_eq!(is_open, open.contains(&route.path), "{}", route.path);

@@ -9,5 +9,6 @@ mod inference;
 mod models;
 mod overview;
 mod state;
+mod streaming;
 mod watching;
 mod world;

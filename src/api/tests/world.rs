@@ -31,7 +31,9 @@ use super::client::Client;
 use crate::api::{Api, Health, serve};
 use crate::config::{ApiToken, ProcessingGuarantee};
 use crate::labels::{LabelTopics, Labels};
+use crate::live::{self, Live};
 use crate::membership::Directory;
+use crate::redrive::{Desk, Places};
 use crate::registry::{Artifacts, Registry};
 use crate::retraining::Retraining;
 use crate::scoring::{ModelSlot, ScoringParams, TopicNames, UserProfile, scoring_topology};
@@ -144,6 +146,12 @@ fn registry(sim: &SimBroker, topology: &Topology, folder: &Path, model: &ModelSl
     Registry::new(&Arc::new(sim.clone()), topic, artifacts, model.clone(), Arc::new(clock.clone()), "one")
 }
 
+fn live(sim: &SimBroker, topology: &Topology, clock: &MockClock) -> Live {
+    let find = |name| topology.topics().find(name).expect("the topology has it");
+    let places = live::Places { verdicts: find("verdicts"), anomalies: find("anomalies") };
+    Live::new(&Arc::new(sim.clone()), places, Arc::new(clock.clone()), Arc::default())
+}
+
 /// A retrain at three at night, on an instance that has no partition to do it for.
 fn retraining(registry: &Registry, jobs: &Jobs, clock: &MockClock) -> Retraining {
     let order = Order {
@@ -171,7 +179,8 @@ impl World {
         let model = ModelSlot::default();
         let topology = scoring_topology("test", &TopicNames::default(), &params, &model).expect("a topology");
         let topology = Arc::new(topology);
-        let sim = SimBroker::new(topology.topics().clone());
+        let letters = Places::of(&topology).expect("the topology has dead letters");
+        let sim = SimBroker::new(letters.topics());
         for (_, name) in topology.topics().iter() {
             let cleanup = Cleanup::Delete { retention_ms: None };
             let spec = TopicSpec { name: name.to_owned(), partitions: PARTITIONS, cleanup, max_message_bytes: None };
@@ -215,6 +224,8 @@ impl World {
             directory,
             session_ms: SESSION_MS,
             health: Arc::clone(&health),
+            dead_letters: Some(Desk::new(&Arc::new(sim.clone()), letters)),
+            live: live(&sim, &topology, &clock),
             clock: Arc::new(clock.clone()),
             started_at_ms: NOW_MS - 5_000,
             log_key: [7; 32],
