@@ -104,9 +104,14 @@ impl Broker for KafkaBroker {
         let names: Vec<&str> = topics.iter().map(|&topic| self.topics.name(topic)).collect();
         let found = self.desk.describe(&names)?;
         let all = self.topics.iter().map(|(topic, _)| topic).eq(topics.iter().copied());
-        if all && found.iter().all(Option::is_some) {
-            *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some((Deadline::after(FRESH), limits_of(&found)));
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.iter().any(Option::is_none) {
+            // One that is gone may come back with other limits, and the client has to hear of that.
+            *known = None;
+        } else if all {
+            *known = Some((Deadline::after(FRESH), limits_of(&found)));
         }
+        drop(known);
         Ok(found)
     }
 
