@@ -95,8 +95,8 @@ fn newest(view: &View, filter: &Filter, limit: usize) -> Look {
 pub(crate) fn show(call: &Call) -> Answer {
     let live = &call.site.api.live;
     let kept = live.view(|view| {
-        let all = view.anomalies.iter().rev().chain(view.recent.iter().rev());
-        all.filter(|seen| seen.verdict.id == call.name).next().cloned()
+        let mut all = view.anomalies.iter().rev().chain(view.recent.iter().rev());
+        all.find(|seen| seen.verdict.id == call.name).cloned()
     });
     let found = match kept.map_err(|why| unreadable(call, &why))? {
         Some(seen) => Some(seen),

@@ -27,8 +27,8 @@ use super::problem::{Kind, Problem};
 use super::reply::{Content, Reply};
 use super::site::Site;
 use super::{
-    anywhere, dead_letters, exposition, graph, inference, labels, models, pages, probes, profile, recent, shadow, stores, stream, train,
-    users,
+    anywhere, dead_letters, exposition, graph, inference, labels, models, pages, probes, profile, recent, shadow, stores, stream,
+    train, users,
 };
 use crate::config::Scope;
 use crate::query::{ANSWERED_BY, HOP};

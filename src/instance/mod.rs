@@ -128,10 +128,8 @@ pub struct Instance {
     pub metrics: Arc<Metrics>,
     /// What the tasks are doing.
     pub tasks: Arc<Tasks>,
-    /// The verdicts as they come.
-    pub live: Live,
-    /// The dead letters; none where the topology has none.
-    pub dead_letters: Option<redrive::Desk>,
+    /// What people look at and send back, whichever instance has it.
+    pub shared: Shared,
     /// Health, as probes see it.
     pub health: Arc<crate::api::Health>,
     started_at_ms: i64,
@@ -159,8 +157,7 @@ impl Instance {
         let creation = Creation { allowed: settings.create_topics, partitions: settings.topic_partitions };
         let Some(found) = ensure(broker, &topology, creation, &|| stop.raised())? else { return Ok(None) };
         let Found { partitions, dead_letter_max_bytes } = found;
-        keep_for(&identity.folder, topology.application(), &identity.folder.join("rocksdb"))
-            .map_err(|why| InstanceError(format!("cannot write into {}: {why}. Check STATE_DIR", identity.folder.display())))?;
+        keep_for(&identity.folder, topology.application(), &identity.folder.join("rocksdb"))?;
         let budget = budget(settings)?;
         let metrics: Arc<Metrics> = Arc::default();
         let lead_partitions = partitions[usize::from(topology.subs().last().map_or(TopicId(0), |sub| sub.lead()).0)];
@@ -198,10 +195,9 @@ impl Instance {
         let training = training::start(settings, broker, &topology, &tasks, &registry, &params, stop)?;
         let notes::Notes { labels, snoozes } = notes::start(settings, broker, &topology, &params, stop);
         let name = identity.name.clone();
-        let dead_letters = redrive::Places::of(&topology).map(|places| redrive::Desk::new(broker, places));
-        let live = live(settings, broker, &parts);
         let ends = Ends::follow(broker, &tasks, &health);
         Ok(Some(Self {
+            shared: Shared::new(settings, broker, &parts),
             ends,
             name,
             topology,
@@ -215,8 +211,6 @@ impl Instance {
             backend,
             metrics,
             tasks,
-            live,
-            dead_letters,
             health,
             started_at_ms: crate::clock::now_ms(),
             workers,
@@ -248,8 +242,8 @@ impl Instance {
             directory: self.directory(),
             session_ms: session_ms(settings),
             health: Arc::clone(&self.health),
-            live: self.live.clone(),
-            dead_letters: self.dead_letters.clone(),
+            live: self.shared.live.clone(),
+            dead_letters: self.shared.dead_letters.clone(),
             clock: Arc::new(RealClock),
             started_at_ms: self.started_at_ms,
             log_key: workers::secret(),
@@ -286,7 +280,7 @@ impl Instance {
     pub fn stop(self, within: Duration) -> Result<(), InstanceError> {
         self.health.drain();
         self.ends.tell();
-        self.live.stop();
+        self.shared.live.stop();
         let began = crate::clock::monotonic();
         let stopped = self.workers.stop(within);
         self.copying.stop(GOODBYE);
@@ -296,11 +290,23 @@ impl Instance {
     }
 }
 
-/// The verdicts as they come: followed while somebody watches.
-fn live<B: Broker>(settings: &Settings, broker: &Arc<B>, parts: &Parts) -> Live {
-    let find = |name: &str| parts.topology.topics().find(name).expect("invariant: the scoring topology has its topics");
-    let places = Places { verdicts: find(&settings.verdicts_topic), anomalies: find(&settings.anomalies_topic) };
-    Live::new(broker, places, Arc::clone(&parts.clock) as Arc<dyn Clock>, Arc::clone(&parts.metrics))
+/// What is in topics for all instances alike.
+pub struct Shared {
+    /// The verdicts as they come: followed while somebody watches.
+    pub live: Live,
+    /// The dead letters; none where the topology has none.
+    pub dead_letters: Option<redrive::Desk>,
+}
+
+impl Shared {
+    fn new<B: Broker>(settings: &Settings, broker: &Arc<B>, parts: &Parts) -> Self {
+        let find = |name: &str| parts.topology.topics().find(name).expect("invariant: the scoring topology has its topics");
+        let places = Places { verdicts: find(&settings.verdicts_topic), anomalies: find(&settings.anomalies_topic) };
+        Self {
+            live: Live::new(broker, places, Arc::clone(&parts.clock) as Arc<dyn Clock>, Arc::clone(&parts.metrics)),
+            dead_letters: redrive::Places::of(&parts.topology).map(|places| redrive::Desk::new(broker, places)),
+        }
+    }
 }
 
 /// How long the group waits for a silent member.
@@ -327,7 +333,12 @@ pub fn budget(settings: &Settings) -> Result<Budget, InstanceError> {
 
 /// A store is a copy of one application's changelog. Under another application id its positions would name offsets of other topics, and
 /// be caught up into a mixture.
-fn keep_for(folder: &Path, application: &str, store: &Path) -> std::io::Result<()> {
+fn keep_for(folder: &Path, application: &str, store: &Path) -> Result<(), InstanceError> {
+    mark(folder, application, store)
+        .map_err(|why| InstanceError(format!("cannot write into {}: {why}. Check STATE_DIR", folder.display())))
+}
+
+fn mark(folder: &Path, application: &str, store: &Path) -> std::io::Result<()> {
     let marker = folder.join("application");
     match std::fs::read_to_string(&marker) {
         Ok(other) if other == application => return Ok(()),

@@ -1,7 +1,5 @@
 //! The follower over a simulated broker.
 
-use std::time::Instant;
-
 use models::{FEATURES, Severity};
 use topology::broker::{Cleanup, Publisher, TopicSpec};
 use topology::clock::MockClock;
@@ -9,6 +7,7 @@ use topology::record::{Outgoing, TopicPartition, Topics};
 use topology::simulated::{SimBroker, SimPublisher};
 
 use super::*;
+use crate::clock::{monotonic, since};
 
 const PARTITIONS: u32 = 2;
 
@@ -70,9 +69,9 @@ impl Stage {
 
     /// Looks until it is so.
     fn until(&self, what: &str, is_so: impl Fn(&View) -> bool) {
-        let began = Instant::now();
+        let began = monotonic();
         while !self.live.view(&is_so).expect("a view") {
-            assert!(began.elapsed() < Duration::from_secs(20), "not in time: {what}");
+            assert!(since(began) < Duration::from_secs(20), "not in time: {what}");
             std::thread::park_timeout(Duration::from_millis(2));
         }
     }
@@ -161,9 +160,9 @@ fn nobody_is_followed_for_after_a_while_and_the_next_one_starts_again() {
     let first = stage.say("u", Severity::Low);
     stage.until("the first", |view| ids(&view.anomalies) == [&first]);
     stage.clock.advance(200_000);
-    let began = Instant::now();
+    let began = monotonic();
     while stage.live.goes_on() {
-        assert!(began.elapsed() < Duration::from_secs(20), "it does not end");
+        assert!(since(began) < Duration::from_secs(20), "it does not end");
         std::thread::park_timeout(Duration::from_millis(2));
     }
     let second = stage.say("u", Severity::Low);
