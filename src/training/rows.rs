@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn labels_stay_with_their_rows() {
-        let fraud = |at: usize| at % 3 == 0;
+        let fraud = |at: usize| at.is_multiple_of(3);
         let known =
             |count: usize| (0..count).step_by(2).map(|at| (at, Known { fraud: fraud(at), card: at as u32 })).collect::<Vec<_>>();
         let labelled = TrainingRows { known: known(96), ..hourly(0, 96) };

@@ -1,7 +1,7 @@
 //! An anomaly of one known cause is explained by that cause: users with habits, a forest trained on them, and payments that are usual in
 //! everything but one.
 //!
-//! A new merchant is a cause where users keep to one: the first other one is the first reason in every case. Where people have a dozen
+//! A new merchant is a cause where users keep to one: the first other one is the first reason then. Where people have a dozen
 //! merchants and try others, it is so in 148 of 399 cases only: the forest rightly finds little in it, and some other trifle is as unusual.
 
 use crate::explain::explain;

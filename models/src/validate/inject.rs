@@ -122,6 +122,9 @@ pub(super) fn checks(evidence: &Evidence<'_>, scores: &[f64]) -> Vec<Check> {
     Kind::ALL.iter().flat_map(|&kind| seen(evidence, kind, &normal)).collect()
 }
 
+/// A row and its amount, with an anomaly in them or as they are.
+type Inject<'a> = dyn Fn(&[f32; FEATURES], f64) -> ([f32; FEATURES], f64) + 'a;
+
 /// What a model makes of one kind.
 #[derive(Clone, Copy)]
 struct Seen {
@@ -137,7 +140,7 @@ fn seen(evidence: &Evidence<'_>, kind: Kind, normal: &[(&[f32; FEATURES], f64)])
         return names.map(|name| Check::skipped(&name, "fewer than 50 held-out rows are of settled users and normal"));
     }
     let of = |model: &Model| {
-        let scores = |inject: &dyn Fn(&[f32; FEATURES], f64) -> ([f32; FEATURES], f64)| {
+        let scores = |inject: &Inject<'_>| {
             let mut rows: Vec<f32> = Vec::with_capacity(normal.len() * FEATURES);
             for (row, amount) in normal {
                 let (mut row, amount) = inject(row, *amount);
