@@ -17,7 +17,6 @@
 
 mod access;
 #[path = "../common/mod.rs"]
-#[allow(dead_code, reason = "a small part of what the other binaries share")]
 mod common;
 mod driver;
 mod pages;

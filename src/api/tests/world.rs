@@ -19,7 +19,7 @@ use topology::clock::MockClock;
 use topology::driver::SimClock;
 use topology::metrics::Metrics;
 use topology::partitioner::partition_of;
-use topology::record::{Outgoing, TopicPartition};
+use topology::record::{Outgoing, TopicPartition, Topics};
 use topology::restore::StartFrom;
 use topology::simulated::{SimBroker, SimPublisher};
 use topology::status::{Phase, Tasks};
@@ -139,6 +139,17 @@ pub(super) struct World {
     server: Option<JoinHandle<std::io::Result<()>>>,
 }
 
+/// A broker with the topology's topics.
+fn broker(topics: Topics, topology: &Topology) -> SimBroker {
+    let sim = SimBroker::new(topics);
+    for (_, name) in topology.topics().iter() {
+        let cleanup = Cleanup::Delete { retention_ms: None };
+        let spec = TopicSpec { name: name.to_owned(), partitions: PARTITIONS, cleanup, max_message_bytes: None };
+        sim.create(&spec).expect("a topic");
+    }
+    sim
+}
+
 /// The models of the broker's topic, in a folder.
 fn registry(sim: &SimBroker, topology: &Topology, folder: &Path, model: &ModelSlot, clock: &MockClock) -> Registry {
     let artifacts = Artifacts::open(folder.to_str().expect("a plain path")).expect("a folder");
@@ -150,6 +161,15 @@ fn live(sim: &SimBroker, topology: &Topology, clock: &MockClock) -> Live {
     let find = |name| topology.topics().find(name).expect("the topology has it");
     let places = live::Places { verdicts: find("verdicts"), anomalies: find("anomalies") };
     Live::new(&Arc::new(sim.clone()), places, Arc::new(clock.clone()), Arc::default())
+}
+
+/// What people say, on the broker's topics.
+fn notes(sim: &SimBroker, topology: &Topology, params: &ScoringParams, clock: &MockClock) -> (Labels, Snoozes) {
+    let broker = Arc::new(sim.clone());
+    let topic = |name: &str| topology.topics().find(name).expect("the topology has it");
+    let topics = LabelTopics { transactions: topic("transactions"), verdicts: topic("verdicts"), labels: topic("labels") };
+    let labels = Labels::new(&broker, topics, params.limits());
+    (labels, Snoozes::new(&broker, topic("test-snoozes"), Arc::new(clock.clone())))
 }
 
 /// A retrain at three at night, on an instance that has no partition to do it for.
@@ -180,12 +200,7 @@ impl World {
         let topology = scoring_topology("test", &TopicNames::default(), &params, &model).expect("a topology");
         let topology = Arc::new(topology);
         let letters = Places::of(&topology).expect("the topology has dead letters");
-        let sim = SimBroker::new(letters.topics());
-        for (_, name) in topology.topics().iter() {
-            let cleanup = Cleanup::Delete { retention_ms: None };
-            let spec = TopicSpec { name: name.to_owned(), partitions: PARTITIONS, cleanup, max_message_bytes: None };
-            sim.create(&spec).expect("a topic");
-        }
+        let sim = broker(letters.topics(), &topology);
         let store = Arc::new(Moody::default());
         let parts = Parts {
             topology: Arc::clone(&topology),
@@ -201,11 +216,7 @@ impl World {
         let registry = registry(&sim, &topology, folder.path(), &model, &clock);
         let jobs = Jobs::default();
         let retraining = retraining(&registry, &jobs, &clock);
-        let broker = Arc::new(sim.clone());
-        let topic = |name: &str| topology.topics().find(name).expect("the topology has it");
-        let topics = LabelTopics { transactions: topic("transactions"), verdicts: topic("verdicts"), labels: topic("labels") };
-        let labels = Labels::new(&broker, topics, params.limits());
-        let snoozes = Snoozes::new(&broker, topic("test-snoozes"), Arc::new(clock.clone()));
+        let (labels, snoozes) = notes(&sim, &topology, &params, &clock);
         let api = Api {
             instance: directory.me(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
