@@ -78,6 +78,8 @@ tools() {
 
 setup_test() {
   need patch have patch
+  need curl have curl
+  need python3-venv has_venv
   need default-jre-headless has_java
   need maven have mvn
   { install_missing && scripts/kafka.sh jars; } || echo "!! no Kafka: its tests will be skipped"

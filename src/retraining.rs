@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use croner::Cron;
+use schemars::JsonSchema;
 use serde::Serialize;
 use topology::clock::Clock;
 use tracing::{info, warn};
@@ -25,7 +26,7 @@ const LATE_MS: i64 = 600_000;
 const NONE: i64 = i64::MIN;
 
 /// What the status route shows.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Status {
     /// The schedule, in UTC; none where it is off here.
     pub schedule: Option<String>,

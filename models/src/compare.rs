@@ -27,6 +27,7 @@ const ALERTS_LEAST: u64 = 20;
 
 /// A payment on which the two differ.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Example {
     /// The verdict's id.
     pub verdict_id: String,

@@ -48,6 +48,7 @@ const CARDS: usize = 100;
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Within its bounds.
@@ -60,6 +61,7 @@ pub enum Outcome {
 
 /// One check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Check {
     /// Its name: stable.
     pub name: String,
@@ -93,6 +95,7 @@ impl Check {
 
 /// All checks of one candidate.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Report {
     /// Rows that the candidate was trained on.
     pub trained_rows: u64,

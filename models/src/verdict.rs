@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 /// How bad it is, from the score; `None` below the threshold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Severity {
     /// Below the threshold: no anomaly.
@@ -59,6 +60,7 @@ pub fn severity(score: f64, threshold: f64) -> Severity {
 
 /// The conversion that was applied to an amount.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Fx {
     /// Base currency.
     pub base: String,
@@ -179,6 +181,7 @@ fn write_reason(out: &mut Vec<u8>, reason: &Reason) {
 
 /// A reason as read back; see [`Reason`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields are those of Reason")]
 pub struct ReasonRecord {
     pub feature: String,
@@ -189,6 +192,7 @@ pub struct ReasonRecord {
 
 /// A verdict read back from the wire; the fields are those of [`VerdictRef`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[allow(missing_docs, reason = "the fields are those of VerdictRef")]
 pub struct Verdict {
     pub tx_id: String,

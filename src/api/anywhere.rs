@@ -40,7 +40,16 @@ pub(crate) struct Handler {
     /// The user that a request is about, or why it is about none.
     pub(crate) user: fn(&Call) -> Result<String, Problem>,
     /// Reads and answers here, beside the event loop.
-    pub(crate) read: fn(&Call, &Reading) -> Answer,
+    pub(crate) read: Read,
+}
+
+/// What a route about one partition of users is made of: it answers as its owner does, wherever it is asked.
+#[derive(Clone, Copy)]
+pub(crate) struct OfPartition {
+    /// The partition that a request is about, or why it is about none.
+    pub(crate) partition: fn(&Call) -> Result<u32, Problem>,
+    /// Reads and answers here, beside the event loop; the reading names no user.
+    pub(crate) read: Read,
 }
 
 /// A request on its way to an answer.
@@ -55,36 +64,54 @@ struct Search {
     tried: BTreeSet<String>,
 }
 
-/// Answers a route about one user.
-pub(crate) async fn answer(call: Call, handler: Handler) -> Answer {
+/// Answers a route about one partition.
+pub(crate) async fn answer_of_partition(call: Call, OfPartition { partition, read }: OfPartition) -> Answer {
+    let wish = wish(&call)?;
+    let partition = partition(&call)?;
+    Search::new(call, wish, partition).run(String::new(), read).await
+}
+
+fn wish(call: &Call) -> Result<Wish, Problem> {
     let mut wish = Wish::default();
     for (name, value) in parameters::read(&call.query, &Wish::PARAMETERS)? {
         wish.set(name, &value).map_err(|why| parameters::invalid(format!("`{}`: expected {}", why.parameter, why.expected)))?;
     }
+    Ok(wish)
+}
+
+/// Answers a route about one user.
+pub(crate) async fn answer(call: Call, handler: Handler) -> Answer {
+    let wish = wish(&call)?;
     let user = (handler.user)(&call)?;
     let user = committed::checked(user)?;
     let partition = partition_of(user.as_bytes(), call.site.profiles.partitions);
     if tracing::enabled!(tracing::Level::DEBUG) {
         debug!(request = call.request, user = call.site.hash_of(&user), partition, hop = call.hop, "asks for a user");
     }
-    let search = Search { call, wish, partition, began: monotonic(), owner_gave: None, owner_said: None, tried: BTreeSet::new() };
-    search.run(user, handler).await
+    Search::new(call, wish, partition).run(user, handler.read).await
 }
 
+/// Reads and answers here.
+type Read = fn(&Call, &Reading) -> Answer;
+
 impl Search {
-    async fn run(mut self, user: String, handler: Handler) -> Answer {
+    fn new(call: Call, wish: Wish, partition: u32) -> Self {
+        Self { call, wish, partition, began: monotonic(), owner_gave: None, owner_said: None, tried: BTreeSet::new() }
+    }
+
+    async fn run(mut self, user: String, read: Read) -> Answer {
         let user: Arc<str> = user.into();
         let me = self.call.site.api.directory.me();
         loop {
             match self.step(&me).await? {
                 Step::Read => {
-                    match self.read(handler, self.of_task(&user)).await {
+                    match self.read(read, self.of_task(&user)).await {
                         // It left or fell back in between: what is known has changed.
                         Err(problem) if self.left().is_some() && problem.kind().is_passing() => sleep(LOOK).await,
                         answer => return answer,
                     }
                 }
-                Step::ReadCopy => match self.read(handler, self.of_copy(&user)).await {
+                Step::ReadCopy => match self.read(read, self.of_copy(&user)).await {
                     Err(problem) if problem.kind().status().is_server_error() && !self.call.hop => {
                         self.tried.insert(me.clone());
                     }
@@ -118,7 +145,7 @@ impl Search {
                     // The reading says where it stands, or has got there by now.
                     let runs = matches!(in_tasks(&self.call.site, self.partition), Here::Running { .. });
                     let reading = if runs { self.of_task(&user) } else { self.of_copy(&user) };
-                    return self.read(handler, reading).await;
+                    return self.read(read, reading).await;
                 }
                 Step::Refuse(refusal) => return self.refuse(refusal),
             }
@@ -168,9 +195,9 @@ impl Search {
         }))
     }
 
-    async fn read(&self, handler: Handler, reading: Reading) -> Answer {
+    async fn read(&self, read: Read, reading: Reading) -> Answer {
         let limit = self.left().unwrap_or_default().clamp(READ_MIN, READ_MAX);
-        run_aside(self.call.clone(), limit, move |call| (handler.read)(call, &reading)).await
+        run_aside(self.call.clone(), limit, move |call| read(call, &reading)).await
     }
 
     async fn ask(&self, peer: &Peer, consistency: Consistency, share: u32) -> Result<Got, Failed> {

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use state::backend::{BackendError, Positions, StorePartition};
 use state::store::decode_kept;
@@ -37,7 +38,7 @@ pub(crate) struct Reading {
 }
 
 /// Which committed state an answer is about.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct Standing {
     position: Position,
     /// Who read it: `local` (the instance that was asked runs the partition), `owner` (another one does, and was asked), `standby`.
@@ -47,7 +48,7 @@ pub(crate) struct Standing {
 }
 
 /// Everything before these offsets is in the answer; what was being committed at that moment may be, too.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 struct Position {
     /// The user's partition.
     partition: u32,
@@ -109,7 +110,7 @@ fn unreadable(call: &Call, from: &StorePartition, why: &BackendError) -> Problem
 }
 
 /// The task that holds the partition, where it can answer.
-fn running(site: &Site, partition: u32) -> Result<TaskStatus, Problem> {
+pub(crate) fn running(site: &Site, partition: u32) -> Result<TaskStatus, Problem> {
     let task = TaskId { sub: site.profiles.sub, partition };
     let Some(status) = site.api.tasks.get(task) else {
         let problem = Problem::new(Kind::NotHere, format!("partition {partition} is not on this instance"));

@@ -12,6 +12,7 @@ use topology::status::{Phase, TaskStatus};
 use topology::topology::TaskId;
 use tracing::warn;
 
+use super::document::{Declared, gives_other};
 use super::reply::Reply;
 use super::routes::{Answer, Call};
 use super::server::CONNECTIONS_MAX;
@@ -74,6 +75,13 @@ impl Text {
         self.suffixed("_sum", labels, sum).suffixed("_count", labels, below)
     }
 }
+
+/// What the route says of itself.
+pub(crate) const METRICS: Declared = Declared::new(
+    "Operations",
+    "Metrics in Prometheus' text format",
+    &[gives_other(200, "text/plain; version=0.0.4; charset=utf-8", "One prefix, base units, no user's id.")],
+);
 
 /// Answers the route.
 pub(crate) fn metrics(call: &Call) -> Answer {

@@ -7,11 +7,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use topology::topology::{TaskId, Topology};
 
+use super::document::{Declared, gives};
 use super::reply::Reply;
 use super::routes::{Call, Coming};
 use super::site::Site;
@@ -28,7 +30,8 @@ struct Own {
     tasks: Vec<Value>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "instance")]
 struct Instance {
     instance: String,
     /// Where it is called; null where it is not known.
@@ -41,7 +44,7 @@ struct Instance {
     tasks: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Lag {
     /// Records of lead inputs, over all tasks whose lag is known.
     records: u64,
@@ -51,7 +54,8 @@ struct Lag {
     unknown: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "topology")]
 struct Whole<'s> {
     application: &'s str,
     graph: Value,
@@ -59,6 +63,13 @@ struct Whole<'s> {
     lag: Lag,
     tasks: Vec<Value>,
 }
+
+/// What the route says of itself.
+pub(crate) const TOPOLOGY: Declared = Declared::new(
+    "Operations",
+    "The graph, and every task of the application with its owner and its lag",
+    &[gives::<Whole<'_>>(200, "As far as the instances answer: `instances` says which did not, and why.")],
+);
 
 /// Answers the route.
 pub(crate) fn topology(call: Call) -> Coming {

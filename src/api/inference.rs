@@ -14,11 +14,13 @@ use hyper::StatusCode;
 use models::features::AMOUNT_MAX;
 use models::verdict::{self, Fx, Severity, VerdictRef};
 use models::{Cause, InvalidTransaction, Limits, Model, Profile, Transaction, explain};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::anywhere::Handler;
 use super::committed::{self, Reading, Standing};
+use super::document::{Declared, Payment, gives, json};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::routes::{Answer, Call};
@@ -32,6 +34,37 @@ struct Envelope<'b> {
     #[serde(borrow, default)]
     transaction: Option<&'b RawValue>,
 }
+
+/// The body as it is documented; [`Envelope`] is the one that is read.
+#[derive(JsonSchema)]
+#[schemars(rename = "inference")]
+#[allow(dead_code, reason = "the reader takes the parts apart by itself")]
+struct Asked {
+    /// Who pays.
+    #[schemars(length(min = 1, max = 256))]
+    user_id: String,
+    transaction: Payment,
+}
+
+/// The answer as it is documented; `join` writes it.
+#[derive(JsonSchema)]
+#[schemars(rename = "inferred")]
+#[allow(dead_code, reason = "written as bytes")]
+struct Inferred {
+    #[schemars(flatten)]
+    verdict: models::Verdict,
+    #[schemars(flatten)]
+    standing: Standing,
+}
+
+/// What the route says of itself.
+pub(crate) const INFERENCE: Declared = Declared::new(
+    "Payments",
+    "What the stream would say of a payment if it came now; nothing is stored",
+    &[gives::<Inferred>(200, "The verdict, with its reasons, and the state that it was judged by.")],
+)
+.details("Any instance answers for any user. Without a timestamp the payment is made now.")
+.body(&[json::<Asked>()]);
 
 /// The route. A request is checked in full before it is passed on.
 pub(crate) const HANDLER: Handler = Handler { user, read: infer };

@@ -1,14 +1,16 @@
 //! `/v1/labels`, `/v1/quality` and `/v1/snoozes`: what people found out, how good verdicts were by it, and who is left alone.
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::error;
 
+use super::document::{Declared, Takes, gives, json, parameter};
 use super::parameters;
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::routes::{Answer, Call};
-use crate::labels::{Finding, Label, LabelsError, Named};
+use crate::labels::{Finding, Label, LabelsError, Named, Quality};
 use crate::snoozes::{self, SNOOZE_MS_MAX, Snooze, SnoozeError, TEXT_BYTES_MAX};
 
 /// Seconds after which to try again.
@@ -21,8 +23,9 @@ const FRESH_MS: i64 = 30_000;
 const HOUR_MS: i64 = 3_600_000;
 
 /// A time: integer milliseconds since the epoch, or RFC 3339.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "moment")]
 enum Time {
     Ms(i64),
     Text(String),
@@ -40,8 +43,9 @@ impl Time {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "label_order")]
 struct LabelBody {
     verdict_id: Option<String>,
     tx_id: Option<String>,
@@ -51,7 +55,7 @@ struct LabelBody {
     at: Option<Time>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Labelled {
     /// The label's own id.
     id: String,
@@ -72,6 +76,42 @@ fn body<T: for<'b> Deserialize<'b>>(call: &Call, expected: &'static str) -> Resu
         }
     })
 }
+
+/// What labelling says of itself.
+pub(crate) const LABEL: Declared = Declared::new(
+    "Labels",
+    "Says what a payment was: a fraud, or legitimate",
+    &[gives::<Labelled>(201, "The label, as it is kept.")],
+)
+.details("Which payment: a verdict's id, or the user's id and the payment's own. A later label supersedes an earlier one.")
+.body(&[json::<LabelBody>()])
+.problems(&[Kind::NoSuchVerdict, Kind::BrokerUnavailable]);
+
+/// What the quality of verdicts says of itself.
+pub(crate) const QUALITY: Declared =
+    Declared::new("Labels", "How good verdicts were, by what people found out", &[gives::<Quality>(200, "By day and by model.")])
+        .query(&[parameter("days", Takes::Number(1, DAYS_MAX), "Days that it looks back; 30 unless given.")])
+        .problems(&[Kind::TooManyRequests, Kind::BrokerUnavailable]);
+
+/// What snoozing says of itself.
+pub(crate) const SNOOZE: Declared = Declared::new(
+    "Labels",
+    "Leaves a user or a merchant alone for a while",
+    &[gives::<Snoozed<'_>>(201, "The snooze, with its id.")],
+)
+.details("Verdicts are as ever; nobody is notified of them meanwhile.")
+.body(&[json::<SnoozeBody>()])
+.problems(&[Kind::TooManyRequests, Kind::BrokerUnavailable]);
+
+/// What the list of snoozes says of itself.
+pub(crate) const LIST_SNOOZES: Declared =
+    Declared::new("Labels", "The snoozes in force", &[gives::<Snoozes<'_>>(200, "All of them.")]);
+
+/// What ending a snooze says of itself.
+pub(crate) const END_SNOOZE: Declared =
+    Declared::new("Labels", "Ends a snooze before its time", &[gives::<Ended<'_>>(200, "It is over.")])
+        .about(parameter("snooze_id", Takes::Text(540), "The snooze's id, such as `user:alice`."))
+        .problems(&[Kind::NoSuchSnooze, Kind::TooManyRequests, Kind::BrokerUnavailable]);
 
 /// Takes a label.
 pub(crate) fn label(call: &Call) -> Answer {
@@ -134,8 +174,9 @@ pub(crate) fn quality(call: &Call) -> Answer {
     Ok(Reply::json(StatusCode::OK, &quality.map_err(|why| unavailable(call, &why))?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "snooze_order")]
 struct SnoozeBody {
     user_id: Option<String>,
     merchant: Option<String>,
@@ -145,14 +186,14 @@ struct SnoozeBody {
     hours: Option<u32>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Snoozed<'s> {
     id: String,
     #[serde(flatten)]
     snooze: &'s Snooze,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Snoozes<'s> {
     snoozes: Vec<Snoozed<'s>>,
 }
@@ -201,7 +242,8 @@ pub(crate) fn end_snooze(call: &Call) -> Answer {
     Ok(Reply::json(StatusCode::OK, &Ended { id: &call.name, ended: true }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "snooze_ended")]
 struct Ended<'c> {
     id: &'c str,
     ended: bool,

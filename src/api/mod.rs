@@ -6,7 +6,8 @@
 //!   query (which instance) <- anywhere -> committed (a user's profile and where it stands) <--+
 //! ```
 //!
-//! A route is one row of `routes::ROUTES`: method, path, access, handler. Handlers are plain functions of a `routes::Call`;
+//! A route is one row of `routes::ROUTES`: method, path, access, handler, and what it says of itself, which `document` makes
+//! `/openapi.json` of. Handlers are plain functions of a `routes::Call`;
 //! those that read the store run beside the event loop, so a slow disk never holds up a probe. Every error is a
 //! `problem::Problem` (RFC 9457) of a closed set, each explained at `/problems/{name}`.
 //!
@@ -20,12 +21,15 @@ mod anywhere;
 mod auth;
 mod committed;
 mod dead_letters;
+mod document;
+mod erasure;
 mod exposition;
 mod graph;
 mod health;
 mod inference;
 mod labels;
 mod models;
+mod orders;
 mod pages;
 mod parameters;
 mod patience;
@@ -60,6 +64,7 @@ use crate::config::ProcessingGuarantee;
 use crate::labels::Labels;
 use crate::live::Live;
 use crate::membership::Directory;
+use crate::orders::Orders;
 use crate::redrive::Desk;
 use crate::registry::Registry;
 use crate::retraining::Retraining;
@@ -67,6 +72,7 @@ use crate::scoring::{ModelSlot, ScoringParams};
 use crate::snoozes::Snoozes;
 use crate::training::jobs::Jobs;
 
+pub use document::{published, published_names};
 pub use health::Health;
 pub use server::serve;
 
@@ -90,6 +96,8 @@ pub struct Api {
     pub model: ModelSlot,
     /// The models there are.
     pub registry: Registry,
+    /// Resets and erasures.
+    pub orders: Orders,
     /// Trainings.
     pub jobs: Jobs,
     /// The daily retrain.

@@ -1,9 +1,11 @@
 //! `/v1/models`: the versions there are, which one scores, and going over to another.
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::error;
 
+use super::document::{Declared, Parameter, Takes, gives, parameter};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::routes::{Answer, Call};
@@ -13,14 +15,16 @@ use crate::registry::{Activation, Refusal, RegistryError, State, Version, View};
 const RETRY_S: u16 = 1;
 
 /// A version as it is shown.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "model")]
 struct Shown<'v> {
     state: State,
     #[serde(flatten)]
     version: &'v Version,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "models")]
 struct List<'v> {
     /// The activation in force.
     active: Option<&'v Activation>,
@@ -32,7 +36,7 @@ struct List<'v> {
     models: Vec<Shown<'v>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Active<'v> {
     active: &'v Activation,
     scoring: Option<String>,
@@ -45,6 +49,34 @@ fn scoring(call: &Call) -> Option<String> {
 fn shown<'v>(view: &View, version: &'v Version) -> Shown<'v> {
     Shown { state: view.state(&version.id), version }
 }
+
+/// A model, in a path.
+pub(super) const MODEL: Parameter =
+    parameter("model_id", Takes::Pattern("^[0-9a-f]{16}$"), "The model's id: 16 hexadecimal digits.");
+
+/// What the list says of itself.
+pub(crate) const LIST: Declared = Declared::new(
+    "Models",
+    "Every model, the latest first, and which one scores",
+    &[gives::<List<'_>>(200, "All, without their reports.")],
+);
+
+/// What one model's route says of itself.
+pub(crate) const SHOW: Declared =
+    Declared::new("Models", "One model, with the report of its validation", &[gives::<Shown<'_>>(200, "The model.")])
+        .about(MODEL)
+        .problems(&[Kind::NoSuchModel]);
+
+/// What promoting says of itself.
+pub(crate) const PROMOTE: Declared =
+    Declared::new("Models", "Makes a model the active one", &[gives::<Active<'_>>(200, "It is active; every instance follows.")])
+        .about(MODEL)
+        .problems(&[Kind::NoSuchModel, Kind::ArtifactUnusable, Kind::BrokerUnavailable]);
+
+/// What going back says of itself.
+pub(crate) const ROLL_BACK: Declared =
+    Declared::new("Models", "Goes back to the model that was active before", &[gives::<Active<'_>>(200, "It is active again.")])
+        .problems(&[Kind::NoEarlierModel, Kind::ArtifactUnusable, Kind::BrokerUnavailable]);
 
 /// Every version, the latest first, without the reports.
 pub(crate) fn list(call: &Call) -> Answer {

@@ -3,6 +3,7 @@
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderValue};
 
+use super::document::{Declared, Takes, gives_other, parameter};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::routes::{Answer, Call};
@@ -11,6 +12,23 @@ use crate::dashboard::{FILES, INDEX};
 /// What the page may do: load its own files and ask its own server.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+
+/// What the page says of itself.
+pub(crate) const INDEX_PAGE: Declared =
+    Declared::new("Interface", "The dashboard", &[gives_other(200, "text/html; charset=utf-8", "The page: it holds no data.")]);
+
+/// What its files say of themselves.
+pub(crate) const ASSET: Declared = Declared::new(
+    "Interface",
+    "A file of the dashboard",
+    &[
+        gives_other(200, "text/javascript; charset=utf-8", "The file."),
+        gives_other(200, "text/css; charset=utf-8", "The file."),
+        gives_other(200, "image/svg+xml", "The file."),
+    ],
+)
+.about(parameter("file", Takes::Text(64), "The file's name."))
+.problems(&[Kind::NoSuchRoute]);
 
 /// `GET /`.
 pub(crate) fn index(_: &Call) -> Answer {

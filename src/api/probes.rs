@@ -9,9 +9,11 @@
 //! Probes are open to anyone, so they say numbers only: no text of a broker, no name of a user.
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use topology::status::{Phase, TaskStatus};
 
+use super::document::{Declared, gives};
 use super::health::WorkerView;
 use super::profile::rfc3339;
 use super::reply::Reply;
@@ -20,7 +22,7 @@ use super::site::Site;
 use super::tasks::{self, TaskShown};
 
 /// A probe's answer.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Probe<D> {
     /// `ok` or `failing`.
     status: &'static str,
@@ -35,12 +37,12 @@ fn probe<D: Serialize>(reasons: Vec<String>, details: D) -> Reply {
     Reply::json(code, &Probe { status, reasons, details })
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Workers {
     workers: Vec<WorkerShown>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct WorkerShown {
     worker: usize,
     since_step_ms: u64,
@@ -60,6 +62,13 @@ fn workers(views: &[WorkerView]) -> Workers {
     Workers { workers: views.iter().enumerate().map(shown).collect() }
 }
 
+/// What `/livez` says of itself.
+pub(crate) const LIVEZ: Declared = Declared::new(
+    "Probes",
+    "Whether the instance works, or should be restarted",
+    &[gives::<Probe<Workers>>(200, "It works."), gives::<Probe<Workers>>(503, "It should be restarted.")],
+);
+
 /// `GET /livez`.
 pub(crate) fn livez(call: &Call) -> Answer {
     let (health, now_ms) = (&call.site.api.health, call.site.monotonic_ms());
@@ -67,7 +76,7 @@ pub(crate) fn livez(call: &Call) -> Answer {
 }
 
 /// One store of one partition.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct StoreShown<'s> {
     store: &'s str,
     partition: u32,
@@ -82,10 +91,17 @@ struct StoreShown<'s> {
     eta_seconds: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Stores<'s> {
     stores: Vec<StoreShown<'s>>,
 }
+
+/// What `/readyz` says of itself.
+pub(crate) const READYZ: Declared = Declared::new(
+    "Probes",
+    "Whether every partition that the instance has is answerable",
+    &[gives::<Probe<Stores<'_>>>(200, "They are."), gives::<Probe<Stores<'_>>>(503, "Requests should go elsewhere.")],
+);
 
 /// `GET /readyz`.
 pub(crate) fn readyz(call: &Call) -> Answer {
@@ -135,8 +151,15 @@ fn unready<'t>(site: &Site, tasks: impl Iterator<Item = &'t TaskStatus>) -> Vec<
     reasons
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Nothing {}
+
+/// What `/startupz` says of itself.
+pub(crate) const STARTUPZ: Declared = Declared::new(
+    "Probes",
+    "Whether the start is over",
+    &[gives::<Probe<Nothing>>(200, "It is, and stays so."), gives::<Probe<Nothing>>(503, "It is not yet.")],
+);
 
 /// `GET /startupz`.
 pub(crate) fn startupz(call: &Call) -> Answer {
@@ -146,7 +169,7 @@ pub(crate) fn startupz(call: &Call) -> Answer {
 }
 
 /// The whole instance at a glance.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Overview<'s> {
     /// `ok`, `starting`, `restoring`, `stopping` or `failing`.
     status: &'static str,
@@ -163,13 +186,20 @@ struct Overview<'s> {
     workers: Vec<WorkerInFull>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct WorkerInFull {
     #[serde(flatten)]
     shown: WorkerShown,
     /// The trouble in words, for an operator; null where there is none.
     trouble: Option<String>,
 }
+
+/// What `/v1/health` says of itself.
+pub(crate) const HEALTH: Declared = Declared::new(
+    "Operations",
+    "The instance at a glance",
+    &[gives::<Overview<'_>>(200, "How it is, with every task and worker.")],
+);
 
 /// `GET /v1/health`.
 pub(crate) fn health(call: &Call) -> Answer {

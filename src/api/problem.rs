@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use hyper::StatusCode;
 use hyper::header::{HeaderName, HeaderValue};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::committed::Standing;
@@ -35,7 +36,7 @@ macro_rules! kinds {
             }
 
             /// What it is, in a few words; the same every time.
-            const fn title(self) -> &'static str {
+            pub(crate) const fn title(self) -> &'static str {
                 match self { $(Self::$kind => $title,)+ }
             }
 
@@ -92,8 +93,9 @@ kinds! {
     TopicUnreadable = "topic-unreadable", SERVICE_UNAVAILABLE, "The topic cannot be read",
         "The broker does not answer, or refuses. The log has the cause under the request's id; try again.";
     /// The job is unknown.
-    NoSuchJob = "no-such-job", NOT_FOUND, "There is no such training",
-        "Jobs are known to the instance that took the order, for its last hundred trainings, and forgotten when it ends.";
+    NoSuchJob = "no-such-job", NOT_FOUND, "There is no such job",
+        "A training is known to the instance that took the order, one of its last hundred, until it ends. A reset or an erasure is known to \
+         all, as long as the topics keep its records.";
     /// The verdict is unknown.
     NoSuchVerdict = "no-such-verdict", NOT_FOUND, "There is no such verdict",
         "A verdict's id is the place of its payment: topic, partition and offset. No payment that is still retained lies there; or, of \
@@ -175,6 +177,16 @@ kinds! {
         "The request was given up after its time limit, most likely for a slow disk. Try again after Retry-After.";
 }
 
+/// What a person finds at a problem's `type`.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Explanation {
+    #[serde(rename = "type")]
+    uri: String,
+    title: &'static str,
+    status: u16,
+    explanation: &'static str,
+}
+
 impl Kind {
     /// The kind of that name.
     pub(crate) fn named(name: &str) -> Option<Self> {
@@ -193,21 +205,13 @@ impl Kind {
 
     /// What a person finds at its `type`.
     pub(crate) fn explain(self) -> Reply {
-        #[derive(Serialize)]
-        struct Explanation {
-            #[serde(rename = "type")]
-            uri: String,
-            title: &'static str,
-            status: u16,
-            explanation: &'static str,
-        }
         let (title, status, explanation) = (self.title(), self.status().as_u16(), self.explanation());
         Reply::json(StatusCode::OK, &Explanation { uri: self.uri(), title, status, explanation })
     }
 }
 
 /// What is wrong with one part of a body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub(crate) struct FieldError {
     /// JSON pointer (RFC 6901) into the body.
     pub(crate) pointer: &'static str,
@@ -232,15 +236,22 @@ struct More {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// As on the wire.
-#[derive(Serialize)]
-struct Body<'p> {
+/// What is wrong with one request, as RFC 9457 has it.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "problem")]
+pub(crate) struct Body<'p> {
+    /// The kind: a stable path under which it is explained.
     #[serde(rename = "type")]
     uri: String,
+    /// The kind in a few words: the same every time.
     title: &'static str,
+    /// The answer's status.
     status: u16,
+    /// This occurrence in words.
     detail: &'p str,
+    /// The request's id, which the log has.
     instance: &'p str,
+    /// What is wrong where in the body.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'p [FieldError],
     #[serde(flatten)]

@@ -3,10 +3,12 @@
 use hyper::StatusCode;
 use jiff::Timestamp;
 use models::Profile;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::anywhere::Handler;
 use super::committed::{self, Committed, Reading, Standing};
+use super::document::{Declared, USER, gives};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::routes::{Answer, Call};
@@ -18,7 +20,8 @@ const USUAL_SHARE: f64 = 0.8;
 const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 
 /// The answer.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "profile")]
 struct Shown<'p> {
     user_id: &'p str,
     /// Payments seen.
@@ -37,7 +40,7 @@ struct Shown<'p> {
 }
 
 /// Amounts as they were scored.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Amount {
     /// The currency that amounts are converted to; null where they are taken as they are.
     currency: Option<String>,
@@ -50,7 +53,7 @@ struct Amount {
 }
 
 /// How fast payments come.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Velocity {
     /// Payments in the hour up to the last one, at most 256.
     last_hour: u32,
@@ -59,7 +62,7 @@ struct Velocity {
 }
 
 /// When payments come.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Habit<T> {
     /// The fewest hours (days) that together hold at least 80% of the payments, in the order of the clock (week).
     usual: Vec<T>,
@@ -68,7 +71,7 @@ struct Habit<T> {
 }
 
 /// Where payments go.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Merchants<'p> {
     /// Merchants remembered, at most 64.
     known: usize,
@@ -77,11 +80,20 @@ struct Merchants<'p> {
 }
 
 /// One merchant.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Merchant<'p> {
     merchant: &'p str,
     count: u64,
 }
+
+/// What the route says of itself.
+pub(crate) const PROFILE: Declared = Declared::new(
+    "Users",
+    "A user's profile in people's terms",
+    &[gives::<Shown<'_>>(200, "The committed profile, and where it stands.")],
+)
+.about(USER)
+.problems(&[Kind::NoSuchUser]);
 
 /// The route.
 pub(crate) const HANDLER: Handler = Handler { user: |call| Ok(call.name.clone()), read: profile };

@@ -4,9 +4,12 @@
 use hyper::StatusCode;
 use models::features::{FEATURE_NAMES, FEATURES};
 use models::{Severity, Verdict};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
+use super::document::{Declared, Parameter, Takes, gives, parameter};
 use super::parameters::{self, invalid};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
@@ -49,7 +52,7 @@ struct One<'s> {
     contributions: Option<Vec<Contribution>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Contribution {
     feature: &'static str,
     contribution: f64,
@@ -58,6 +61,75 @@ struct Contribution {
 fn shown(seen: &Seen) -> Shown<'_> {
     Shown { partition: seen.partition, offset: seen.offset, verdict: &seen.json }
 }
+
+/// The answers as they are documented; verdicts and figures go out as the bytes that they came as.
+#[derive(JsonSchema)]
+#[schemars(rename = "live")]
+#[allow(dead_code, reason = "written from bytes")]
+struct FiguresShown {
+    /// Figures by second, oldest first: since somebody watches, of the last 15 minutes.
+    seconds: Vec<Map<String, Value>>,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "recent_verdict")]
+#[allow(dead_code, reason = "written from bytes")]
+struct VerdictShown {
+    partition: u32,
+    offset: u64,
+    verdict: Verdict,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "recent_verdicts")]
+#[allow(dead_code, reason = "written from bytes")]
+struct ListShown {
+    /// The newest first.
+    verdicts: Vec<VerdictShown>,
+    /// True where there are, or may be, older ones.
+    more: bool,
+}
+
+#[derive(JsonSchema)]
+#[schemars(rename = "recent_verdict_explained")]
+#[allow(dead_code, reason = "written from bytes")]
+struct OneShown {
+    #[schemars(flatten)]
+    shown: VerdictShown,
+    /// What each feature did to the score; null where the model that judged is no longer the one that scores.
+    contributions: Option<Vec<Contribution>>,
+}
+
+/// What to leave out: also of the stream.
+pub(super) const SEVERITY: Parameter =
+    parameter("severity", Takes::OneOf(&["none", "low", "medium", "high", "critical"]), "From this severity up.");
+/// See [`SEVERITY`].
+pub(super) const OF_USER: Parameter = parameter("user", Takes::Text(256), "Of this user.");
+/// See [`SEVERITY`].
+pub(super) const MIN_SCORE: Parameter = parameter("min_score", Takes::Pattern("^(0([.][0-9]{1,9})?|1)$"), "From this score up.");
+const LIMIT: Parameter = parameter("limit", Takes::Number(1, LIMIT_MAX as i64), "Verdicts at most; 100 unless given.");
+
+/// What the figures say of themselves.
+pub(crate) const FIGURES: Declared = Declared::new(
+    "Live",
+    "Figures by second, of the last quarter of an hour",
+    &[gives::<FiguresShown>(200, "Since somebody watches.")],
+)
+.problems(&[Kind::TopicUnreadable]);
+
+/// What the list says of itself.
+pub(crate) const LIST: Declared = Declared::new("Live", "The latest verdicts", &[gives::<ListShown>(200, "The newest first.")])
+    .query(&[SEVERITY, OF_USER, MIN_SCORE, LIMIT])
+    .problems(&[Kind::TopicUnreadable]);
+
+/// What one verdict says of itself.
+pub(crate) const SHOW: Declared = Declared::new(
+    "Live",
+    "One of the latest verdicts, explained",
+    &[gives::<OneShown>(200, "The verdict, and what each feature did.")],
+)
+.about(parameter("verdict_id", Takes::Text(300), "The verdict's id."))
+.problems(&[Kind::NoSuchVerdict, Kind::TopicUnreadable]);
 
 /// `GET /v1/live`.
 pub(crate) fn figures(call: &Call) -> Answer {

@@ -112,6 +112,7 @@ impl Reply {
             headers.insert(REQUEST_ID, id);
         }
         for (name, value) in self.headers {
+            // A reply's own policy takes the place of the common one: two would both be in force.
             headers.insert(name, value);
         }
         response

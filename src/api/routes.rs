@@ -7,7 +7,19 @@
 //!    what is about one user is answered by whoever has that user's partition (`anywhere`)
 //! 5. the answer is counted by route and logged under the request's id
 //!
-//! A new route is a row of [`ROUTES`] and a handler; a handler of another kind (a stream, say) is a variant of [`Run`].
+//! A new route is a row of [`ROUTES`], a handler, and what the route says of itself: a constant [`Declared`] beside the handler, joined to
+//! the row by `.says(&...)`. `/openapi.json` is made of these; a row without one fails a test (`document::openapi`), and so does an answer in
+//! any test of the interface that its route's declaration does not have (`tests::contract`). A declaration names what is the route's own:
+//!
+//! ```text
+//! const PROFILE: Declared = Declared::new("Users", "A user's profile in people's terms", &[gives::<Shown<'_>>(200, "The profile.")])
+//!     .about(USER)                        // what `{}` of the path stands for
+//!     .query(&[parameter("limit", Takes::Number(1, 1000), "Users of one page.")])
+//!     .body(&[json::<Body>()])            // the types derive schemars::JsonSchema; their doc comments are the descriptions
+//!     .problems(&[Kind::NoSuchUser]);     // those of tokens, paths, bodies, time and other instances are added by the kind of route
+//! ```
+//!
+//! A handler of another kind (a stream, say) is a variant of [`Run`].
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -23,12 +35,13 @@ use tokio::time::timeout;
 use tracing::{debug, error};
 
 use super::auth::{Access, Caller, authorise};
-use super::problem::{Kind, Problem};
+use super::document::{self, Declared, Takes, gives, parameter};
+use super::problem::{Explanation, Kind, Problem};
 use super::reply::{Content, Reply};
 use super::site::Site;
 use super::{
-    anywhere, dead_letters, exposition, graph, inference, labels, models, pages, probes, profile, recent, shadow, stores, stream,
-    train, users,
+    anywhere, dead_letters, erasure, exposition, graph, inference, labels, models, orders, pages, probes, profile, recent,
+    shadow, stores, stream, train, users,
 };
 use crate::config::Scope;
 use crate::query::{ANSWERED_BY, HOP};
@@ -112,6 +125,8 @@ pub(crate) enum Run {
     Waiting(fn(Call) -> Coming),
     /// About one user: wherever the user's partition is.
     Anywhere(anywhere::Handler),
+    /// About one partition of users: wherever it is.
+    AnywhereOf(anywhere::OfPartition),
 }
 
 /// One route.
@@ -123,66 +138,85 @@ pub(crate) struct Route {
     pub(crate) run: Run,
     /// A request without any body is fine.
     pub(crate) bodiless: bool,
+    /// What it says of itself. None only until its author has said it.
+    pub(crate) declared: Option<&'static Declared>,
+}
+
+impl Route {
+    /// With what it says of itself.
+    const fn says(mut self, declared: &'static Declared) -> Self {
+        self.declared = Some(declared);
+        self
+    }
 }
 
 const QUERY: Access = Access::Needs(Scope::Query);
 const WRITE: Access = Access::Needs(Scope::Write);
+const ERASE: Access = Access::Needs(Scope::Erase);
 const ADMIN: Access = Access::Needs(Scope::Admin);
 
 const fn get(path: &'static str, access: Access, run: Run) -> Route {
-    Route { method: Method::GET, path, access, run, bodiless: true }
+    Route { method: Method::GET, path, access, run, bodiless: true, declared: None }
+}
+
+const fn delete(path: &'static str, access: Access, run: Run) -> Route {
+    Route { method: Method::DELETE, path, access, run, bodiless: true, declared: None }
 }
 
 const fn post(path: &'static str, access: Access, run: Run) -> Route {
-    Route { method: Method::POST, path, access, run, bodiless: false }
+    Route { method: Method::POST, path, access, run, bodiless: false, declared: None }
 }
 
 /// A POST whose body may be left out.
 const fn call(path: &'static str, access: Access, run: Run) -> Route {
-    Route { method: Method::POST, path, access, run, bodiless: true }
-}
-
-const fn delete(path: &'static str, access: Access, run: Run) -> Route {
-    Route { method: Method::DELETE, path, access, run, bodiless: true }
+    Route { method: Method::POST, path, access, run, bodiless: true, declared: None }
 }
 
 /// Every route there is.
-pub(crate) static ROUTES: [Route; 35] = [
-    get("/", Access::Open, Run::Here(pages::index)),
-    get("/assets/{}", Access::Open, Run::Here(pages::asset)),
-    get("/livez", Access::Open, Run::Here(probes::livez)),
-    get("/readyz", Access::Open, Run::Here(probes::readyz)),
-    get("/startupz", Access::Open, Run::Here(probes::startupz)),
-    get("/problems/{}", Access::Open, Run::Here(explain_problem)),
-    get("/metrics", QUERY, Run::Aside(exposition::metrics)),
-    get("/v1/health", QUERY, Run::Here(probes::health)),
-    get("/v1/topology", QUERY, Run::Waiting(graph::topology)),
-    get("/v1/state", QUERY, Run::Aside(stores::state)),
-    get("/v1/state/users", ADMIN, Run::Aside(users::list)),
-    get("/v1/users/{}/profile", QUERY, Run::Anywhere(profile::HANDLER)),
-    post("/v1/inference", QUERY, Run::Anywhere(inference::HANDLER)),
-    get("/v1/live", QUERY, Run::Aside(recent::figures)),
-    get("/v1/stream/verdicts", QUERY, Run::Waiting(stream::verdicts)),
-    get("/v1/recent/verdicts", QUERY, Run::Aside(recent::list)),
-    get("/v1/recent/verdicts/{}", QUERY, Run::Aside(recent::show)),
-    get("/v1/dead-letters", QUERY, Run::Aside(dead_letters::show)),
-    call("/v1/dead-letters/redrive", ADMIN, Run::Aside(dead_letters::redrive)),
-    get("/v1/models", QUERY, Run::Here(models::list)),
-    get("/v1/models/{}", QUERY, Run::Here(models::show)),
-    call("/v1/models/{}/promote", ADMIN, Run::Aside(models::promote)),
-    get("/v1/models/{}/shadow", QUERY, Run::Here(shadow::show)),
-    call("/v1/models/{}/shadow", ADMIN, Run::Aside(shadow::begin)),
-    delete("/v1/models/{}/shadow", ADMIN, Run::Aside(shadow::end)),
-    call("/v1/models/rollback", ADMIN, Run::Aside(models::roll_back)),
-    call("/v1/train", ADMIN, Run::Here(train::order)),
-    get("/v1/train/{}", QUERY, Run::Here(train::job)),
-    get("/v1/retrain/status", QUERY, Run::Here(train::retrain_status)),
-    call("/v1/retrain/trigger", ADMIN, Run::Aside(train::trigger)),
-    post("/v1/labels", WRITE, Run::Aside(labels::label)),
-    get("/v1/quality", QUERY, Run::Aside(labels::quality)),
-    post("/v1/snoozes", WRITE, Run::Aside(labels::snooze)),
-    get("/v1/snoozes", QUERY, Run::Here(labels::list_snoozes)),
-    delete("/v1/snoozes/{}", WRITE, Run::Aside(labels::end_snooze)),
+pub(crate) static ROUTES: &[Route] = &[
+    get("/", Access::Open, Run::Here(pages::index)).says(&pages::INDEX_PAGE),
+    get("/assets/{}", Access::Open, Run::Here(pages::asset)).says(&pages::ASSET),
+    get("/livez", Access::Open, Run::Here(probes::livez)).says(&probes::LIVEZ),
+    get("/readyz", Access::Open, Run::Here(probes::readyz)).says(&probes::READYZ),
+    get("/startupz", Access::Open, Run::Here(probes::startupz)).says(&probes::STARTUPZ),
+    get("/problems/{}", Access::Open, Run::Here(explain_problem)).says(&EXPLAIN_PROBLEM),
+    get("/openapi.json", Access::Open, Run::Here(document::openapi)).says(&document::OPENAPI),
+    get("/schemas/{}", Access::Open, Run::Here(document::schema)).says(&document::SCHEMA),
+    get("/docs", Access::Open, Run::Here(document::page)).says(&document::PAGE),
+    get("/docs/{}", Access::Open, Run::Here(document::asset)).says(&document::ASSET),
+    get("/metrics", QUERY, Run::Aside(exposition::metrics)).says(&exposition::METRICS),
+    get("/v1/health", QUERY, Run::Here(probes::health)).says(&probes::HEALTH),
+    get("/v1/topology", QUERY, Run::Waiting(graph::topology)).says(&graph::TOPOLOGY),
+    get("/v1/state", QUERY, Run::Aside(stores::state)).says(&stores::STATE),
+    get("/v1/state/users", ADMIN, Run::Aside(users::list)).says(&users::LIST),
+    get("/v1/users/{}/profile", QUERY, Run::Anywhere(profile::HANDLER)).says(&profile::PROFILE),
+    delete("/v1/users/{}/profile", WRITE, Run::Aside(orders::reset)).says(&orders::RESET),
+    call("/v1/users/{}/erase", ERASE, Run::Aside(orders::erase)).says(&orders::ERASE),
+    get("/v1/jobs/{}", QUERY, Run::AnywhereOf(orders::HANDLER)).says(&orders::JOB),
+    get("/v1/erasures/{}", ERASE, Run::AnywhereOf(erasure::HANDLER)).says(&erasure::RECEIPT),
+    post("/v1/inference", QUERY, Run::Anywhere(inference::HANDLER)).says(&inference::INFERENCE),
+    get("/v1/live", QUERY, Run::Aside(recent::figures)).says(&recent::FIGURES),
+    get("/v1/stream/verdicts", QUERY, Run::Waiting(stream::verdicts)).says(&stream::VERDICTS),
+    get("/v1/recent/verdicts", QUERY, Run::Aside(recent::list)).says(&recent::LIST),
+    get("/v1/recent/verdicts/{}", QUERY, Run::Aside(recent::show)).says(&recent::SHOW),
+    get("/v1/dead-letters", QUERY, Run::Aside(dead_letters::show)).says(&dead_letters::SHOW),
+    call("/v1/dead-letters/redrive", ADMIN, Run::Aside(dead_letters::redrive)).says(&dead_letters::REDRIVE),
+    get("/v1/models", QUERY, Run::Here(models::list)).says(&models::LIST),
+    get("/v1/models/{}", QUERY, Run::Here(models::show)).says(&models::SHOW),
+    call("/v1/models/{}/promote", ADMIN, Run::Aside(models::promote)).says(&models::PROMOTE),
+    get("/v1/models/{}/shadow", QUERY, Run::Here(shadow::show)).says(&shadow::SHOW),
+    call("/v1/models/{}/shadow", ADMIN, Run::Aside(shadow::begin)).says(&shadow::BEGIN),
+    delete("/v1/models/{}/shadow", ADMIN, Run::Aside(shadow::end)).says(&shadow::END),
+    call("/v1/models/rollback", ADMIN, Run::Aside(models::roll_back)).says(&models::ROLL_BACK),
+    call("/v1/train", ADMIN, Run::Here(train::order)).says(&train::ORDER),
+    get("/v1/train/{}", QUERY, Run::Here(train::job)).says(&train::JOB),
+    get("/v1/retrain/status", QUERY, Run::Here(train::retrain_status)).says(&train::RETRAIN_STATUS),
+    call("/v1/retrain/trigger", ADMIN, Run::Aside(train::trigger)).says(&train::TRIGGER),
+    post("/v1/labels", WRITE, Run::Aside(labels::label)).says(&labels::LABEL),
+    get("/v1/quality", QUERY, Run::Aside(labels::quality)).says(&labels::QUALITY),
+    post("/v1/snoozes", WRITE, Run::Aside(labels::snooze)).says(&labels::SNOOZE),
+    get("/v1/snoozes", QUERY, Run::Here(labels::list_snoozes)).says(&labels::LIST_SNOOZES),
+    delete("/v1/snoozes/{}", WRITE, Run::Aside(labels::end_snooze)).says(&labels::END_SNOOZE),
 ];
 
 /// Answers a request, whatever it is.
@@ -214,11 +248,13 @@ pub(crate) async fn answer(site: Arc<Site>, request: Request<Incoming>, peer: Ip
 }
 
 /// The route of a request, with what stands for its placeholder as it came.
-fn find<'p>(method: &Method, path: &'p str) -> Result<(&'static Route, &'p str), Problem> {
+pub(crate) fn find<'p>(method: &Method, path: &'p str) -> Result<(&'static Route, &'p str), Problem> {
     // The server cuts the body off an answer to HEAD; all else is as for GET.
     let method = if method == Method::HEAD { &Method::GET } else { method };
     let mut allowed: Vec<&str> = Vec::new();
-    for route in &ROUTES {
+    // A path that is spelled out is not what a placeholder stands for.
+    let is_spelled_out = ROUTES.iter().any(|route| route.path == path);
+    for route in ROUTES.iter().filter(|route| !is_spelled_out || route.path == path) {
         let Some(name) = matched(route.path, path) else { continue };
         if route.method == *method {
             return Ok((route, name));
@@ -278,6 +314,7 @@ async fn handle(route: &'static Route, request: Request<Incoming>, peer: IpAddr,
         Run::Aside(handler) => run_aside(call, READ_MAX, handler).await,
         Run::Waiting(handler) => handler(call).await,
         Run::Anywhere(handler) => anywhere::answer(call, handler).await,
+        Run::AnywhereOf(handler) => anywhere::answer_of_partition(call, handler).await,
     }
 }
 
@@ -330,6 +367,11 @@ pub(crate) async fn run_aside<T: Send + 'static>(
         Err(_) => Err(Problem::new(Kind::TooSlow, format!("no answer within {} ms", limit.as_millis())).retry_after(RETRY_S)),
     }
 }
+
+const EXPLAIN_PROBLEM: Declared =
+    Declared::new("Interface", "What a kind of problem means, and what to do", &[gives::<Explanation>(200, "The explanation.")])
+        .about(parameter("name", Takes::Text(64), "The last part of a problem's `type`."))
+        .problems(&[Kind::NoSuchRoute]);
 
 fn explain_problem(call: &Call) -> Answer {
     let kind = Kind::named(&call.name).ok_or_else(|| Problem::new(Kind::NoSuchRoute, "no problem has this name"))?;

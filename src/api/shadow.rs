@@ -1,29 +1,58 @@
 //! `/v1/models/{id}/shadow`: a model that scores beside the active one, and what it would have alerted.
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::models::problem;
+use super::document::{Declared, gives, json};
+use super::models::{MODEL, problem};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::routes::{Answer, Call};
-use crate::registry::RegistryError;
+use crate::registry::{RegistryError, Shadowing};
 use crate::shadow::Summary;
 
 /// The body; all of it may be left out.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "shadow_order")]
 struct Body {
     /// `now`, or `earliest`: the whole log.
     from: Option<From>,
 }
 
-#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(rename = "shadow_from")]
 enum From {
     Now,
     Earliest,
 }
+
+/// What the shadow's summary says of itself.
+pub(crate) const SHOW: Declared = Declared::new(
+    "Models",
+    "What a model in shadow would have alerted",
+    &[gives::<Summary>(200, "Beside what the active model said.")],
+)
+.about(MODEL)
+.problems(&[Kind::NoSuchModel, Kind::NoShadow]);
+
+/// What beginning a shadow says of itself.
+pub(crate) const BEGIN: Declared = Declared::new(
+    "Models",
+    "Lets a model score beside the active one",
+    &[gives::<Shadowing>(200, "It does, without effect on any verdict.")],
+)
+.about(MODEL)
+.body(&[json::<Body>()])
+.problems(&[Kind::NoSuchModel, Kind::ShadowRefused, Kind::ArtifactUnusable, Kind::BrokerUnavailable]);
+
+/// What ending a shadow says of itself.
+pub(crate) const END: Declared =
+    Declared::new("Models", "Ends a model's shadow", &[gives::<Shadowing>(200, "What it would have alerted stays known.")])
+        .about(MODEL)
+        .problems(&[Kind::NoSuchModel, Kind::NoShadow, Kind::BrokerUnavailable]);
 
 /// What it would have alerted.
 pub(crate) fn show(call: &Call) -> Answer {

@@ -3,25 +3,28 @@
 use std::collections::BTreeSet;
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use state::backend::{Size, StorePartition};
 use topology::record::TopicPartition;
 use topology::status::{Phase, TaskStatus};
 use tracing::warn;
 
+use super::document::{Declared, gives};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::routes::{Answer, Call};
 use super::site::Site;
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct State<'s> {
     instance: &'s str,
     partitions: Vec<Shown>,
 }
 
 /// One partition of one store.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "stored_partition")]
 struct Shown {
     store: String,
     partition: u32,
@@ -43,19 +46,27 @@ struct Shown {
     restore: Option<Restore>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct InputOffset {
     topic: String,
     offset: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Restore {
     /// Changelog records applied.
     restored: u64,
     /// Changelog offsets still to pass.
     remaining: u64,
 }
+
+/// What the route says of itself.
+pub(crate) const STATE: Declared = Declared::new(
+    "Operations",
+    "The partitions of state on this instance",
+    &[gives::<State<'_>>(200, "What each takes and where it stands.")],
+)
+.problems(&[Kind::StateUnavailable]);
 
 /// Answers the route.
 pub(crate) fn state(call: &Call) -> Answer {

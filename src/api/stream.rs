@@ -18,12 +18,24 @@ use tokio::time::{MissedTickBehavior, interval};
 use topology::broker::BrokerError;
 use tracing::warn;
 
+use super::document::{Declared, Takes, gives_other, parameter};
 use super::parameters::{self, invalid};
 use super::problem::{Kind, Problem};
+use super::recent::{MIN_SCORE, OF_USER, SEVERITY};
 use super::reply::Reply;
 use super::routes::{Call, Coming, READ_MAX, run_aside};
 use crate::live::{Event, Live, Look};
 use crate::tap::{Filter, severity};
+
+/// What the stream says of itself.
+pub(crate) const VERDICTS: Declared = Declared::new(
+    "Live",
+    "Verdicts as they come, as Server-Sent Events",
+    &[gives_other(200, "text/event-stream", "Events `verdict`, `second` and `missed`; it does not end by itself.")],
+)
+.details("Who comes back with an event's id as `Last-Event-ID` is first given what it missed.")
+.query(&[SEVERITY, OF_USER, MIN_SCORE, parameter("figures", Takes::OneOf(&["true", "false"]), "Figures by second, too.")])
+.problems(&[Kind::TopicUnreadable]);
 
 /// Names the last event seen.
 pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");

@@ -6,6 +6,7 @@
 //! state includes. It says how old what is known has become: a replay of last year begins with a year of it. Not known before the
 //! first record since the task came.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use topology::record::TopicPartition;
 use topology::status::TaskStatus;
@@ -15,7 +16,7 @@ use super::profile::rfc3339;
 use super::site::Site;
 
 /// One task.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct TaskShown<'s> {
     /// `{sub-topology}_{partition}`.
     task: String,
@@ -37,7 +38,7 @@ pub(crate) struct TaskShown<'s> {
 }
 
 /// A place in a topic.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Place<'s> {
     topic: &'s str,
     partition: u32,

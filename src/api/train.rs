@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, LOCATION};
 use models::forest::{SAMPLES_MAX, TREES_MAX};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::document::{Declared, Takes, gives, json, parameter};
 use super::models::problem;
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
@@ -18,8 +20,9 @@ use crate::training::{SAMPLES, Span, TREES};
 const RETRY_S: u16 = 10;
 
 /// The body; all of it may be left out.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "training_order")]
 struct Body {
     /// `verdicts`, or `csv` with `file`.
     source: Option<String>,
@@ -33,7 +36,7 @@ struct Body {
     promote: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Window {
     from_ms: Option<i64>,
@@ -41,11 +44,35 @@ struct Window {
     last_days: Option<u32>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Accepted {
     job_id: String,
     status: String,
 }
+
+/// What ordering a training says of itself.
+pub(crate) const ORDER: Declared =
+    Declared::new("Models", "Orders a training", &[gives::<Accepted>(202, "Its job; `status` is where to look.")])
+        .body(&[json::<Body>()])
+        .problems(&[Kind::TooManyRequests]);
+
+/// What a job's route says of itself.
+pub(crate) const JOB: Declared =
+    Declared::new("Models", "How far a training is", &[gives::<crate::training::jobs::Job>(200, "The job.")])
+        .about(parameter("job_id", Takes::Text(64), "The job's id."))
+        .problems(&[Kind::NoSuchJob]);
+
+/// What the retrain's status says of itself.
+pub(crate) const RETRAIN_STATUS: Declared = Declared::new(
+    "Models",
+    "When the daily retrain is due, and how the last one went",
+    &[gives::<crate::retraining::Status>(200, "How it is.")],
+);
+
+/// What asking for a retraining says of itself.
+pub(crate) const TRIGGER: Declared =
+    Declared::new("Models", "Asks for a retraining now, wherever it is done", &[gives::<Accepted>(202, "It will be done.")])
+        .problems(&[Kind::BrokerUnavailable]);
 
 /// Takes an order for a training.
 pub(crate) fn order(call: &Call) -> Answer {

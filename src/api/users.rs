@@ -5,11 +5,13 @@
 //! only so that nobody takes it for anything: who may list users may see who it names.
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 use state::backend::StorePartition;
 use topology::status::Phase;
 use tracing::error;
 
+use super::document::{Declared, Takes, gives, parameter};
 use super::parameters;
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
@@ -19,7 +21,8 @@ use super::site::Site;
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1_000;
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "page_of_users")]
 struct Page<'s> {
     instance: &'s str,
     /// The partitions that this instance answers for: users of others are not listed.
@@ -29,7 +32,7 @@ struct Page<'s> {
     next: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct User {
     user_id: String,
     partition: u32,
@@ -56,6 +59,18 @@ impl Cursor {
         (!key.is_empty()).then(|| Self { partition: u32::from_be_bytes(*partition), key: key.to_vec() })
     }
 }
+
+/// What the route says of itself.
+pub(crate) const LIST: Declared = Declared::new(
+    "Users",
+    "The users that have a profile on this instance, page by page",
+    &[gives::<Page<'_>>(200, "A page; `next` leads to the next one.")],
+)
+.query(&[
+    parameter("after", Takes::Pattern("^([0-9a-f]{2}){5,}$"), "`next` of the page before; absent, the list begins."),
+    parameter("limit", Takes::Number(1, LIMIT_MAX as i64), "Users of one page; 100 unless given."),
+])
+.problems(&[Kind::CursorGone, Kind::StateUnavailable]);
 
 /// Answers the route.
 pub(crate) fn list(call: &Call) -> Answer {

@@ -5,17 +5,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ArgGroup;
-use topology::broker::{Broker, BrokerError};
-use topology::record::TopicId;
 
 use super::{Failure, ForestParameters, Output, progress};
 use crate::backtest::BacktestError;
 use crate::config::{BrokerKind, Settings};
 use crate::input::csv::Mapping;
 use crate::instance::{Blueprint, save_model, scoring_params};
-use crate::labels::Known;
 use crate::service;
-use crate::training::{self, Candidate, Recipe, Span, TrainingRows};
+use crate::training::{self, Candidate, Logs, Recipe, Span, TrainingRows};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -164,22 +161,18 @@ fn rows(args: &Args, settings: &Settings) -> Result<TrainingRows, Failure> {
         (None, Some(count)) => training::synthetic(count, &params, &told).map_err(failed)?,
         (Some(TrainingSource::Verdicts) | None, _) => {
             let blueprint = Blueprint::new(settings)?;
-            let topics = blueprint.topics();
-            let verdicts = topics.find(&settings.verdicts_topic).expect("invariant: the topology writes verdicts");
-            let labels = topics.find(&settings.labels_topic).expect("invariant: the topology has the labels topic");
+            let logs = Logs::of(&blueprint.topology, &settings.verdicts_topic, &settings.labels_topic);
             let read = match settings.broker {
-                BrokerKind::Kafka => logged(&*service::kafka(settings, &blueprint)?, [verdicts, labels], span, &told),
-                BrokerKind::Embedded => logged(&*service::embedded(settings, &blueprint)?, [verdicts, labels], span, &told),
+                BrokerKind::Kafka => {
+                    training::from_verdicts(&*service::kafka(settings, &blueprint)?, logs, span, 1, &told, &|| false)
+                }
+                BrokerKind::Embedded => {
+                    training::from_verdicts(&*service::embedded(settings, &blueprint)?, logs, span, 1, &told, &|| false)
+                }
             };
             read.map_err(|why| Failure::new("the verdicts cannot be read").caused_by(why))?
         }
     };
     bar.finish_and_clear();
     Ok(rows)
-}
-
-fn logged<B: Broker>(broker: &B, topics: [TopicId; 2], span: Span, told: &dyn Fn(u64)) -> Result<TrainingRows, BrokerError> {
-    let [verdicts, labels] = topics;
-    let labels = Known::read(broker, labels, &|| false)?;
-    training::from_verdicts(broker, verdicts, &labels, span, 1, told, &|| false)
 }

@@ -44,6 +44,7 @@ use crate::config::{BrokerKind, Budget, ProcessingGuarantee, Settings, StartFrom
 use crate::labels::Labels;
 use crate::live::{Live, Places};
 use crate::membership::{Directory, Herald, Introduction};
+use crate::orders::Orders;
 use crate::redrive;
 use crate::registry::Registry;
 use crate::scoring::{ModelSlot, ScoringParams, scoring_topology};
@@ -112,6 +113,8 @@ pub struct Instance {
     pub model: ModelSlot,
     /// The models there are.
     pub registry: Registry,
+    /// Resets and erasures.
+    pub orders: Orders,
     /// Trainings under way and past.
     pub training: training::Training,
     /// What people found out.
@@ -194,6 +197,7 @@ impl Instance {
         let workers = Workers::start(broker, &parts, &plan, &herald.predecessors(), &health);
         let training = training::start(settings, broker, &topology, &tasks, &registry, &params, stop)?;
         let notes::Notes { labels, snoozes } = notes::start(settings, broker, &topology, &params, stop);
+        let orders = Orders::new(broker, &topology);
         let name = identity.name.clone();
         let ends = Ends::follow(broker, &tasks, &health);
         Ok(Some(Self {
@@ -203,6 +207,7 @@ impl Instance {
             topology,
             model,
             registry,
+            orders,
             training,
             labels,
             snoozes,
@@ -234,6 +239,7 @@ impl Instance {
             backend: Arc::clone(&self.backend),
             model: self.model.clone(),
             registry: self.registry.clone(),
+            orders: self.orders.clone(),
             jobs: self.training.jobs.clone(),
             retraining: self.training.retraining.clone(),
             labels: self.labels.clone(),

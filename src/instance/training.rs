@@ -14,14 +14,13 @@ use tracing::{info, warn};
 use super::{InstanceError, Stop};
 use crate::clock::RealClock;
 use crate::config::{Role, Settings};
-use crate::labels::Known;
 use crate::registry::Registry;
 use crate::retraining::Retraining;
 use crate::schedule;
 use crate::scoring::ScoringParams;
 use crate::shadow::Shadows;
 use crate::training::jobs::{Ended, Jobs, Order, Outcome, Promotion, Source, Tell};
-use crate::training::{self, Candidate, ROWS_MIN, Recipe, Span, TrainingRows};
+use crate::training::{self, Candidate, Logs, ROWS_MIN, Recipe, Span, TrainingRows};
 
 /// Between two looks at whether the first model can be trained.
 const LOOK: Duration = Duration::from_millis(500);
@@ -42,8 +41,7 @@ pub struct Training {
 /// What a training needs.
 struct Work<B> {
     broker: Arc<B>,
-    verdicts: TopicId,
-    labels: TopicId,
+    logs: Logs,
     registry: Registry,
     params: ScoringParams,
     folder: PathBuf,
@@ -66,11 +64,11 @@ pub(super) fn start<B: Broker>(
     params: &ScoringParams,
     stop: &Stop,
 ) -> Result<Training, InstanceError> {
-    let verdicts = topology.topics().find(&settings.verdicts_topic).expect("invariant: the topology writes verdicts");
+    let logs = Logs::of(topology, &settings.verdicts_topic, &settings.labels_topic);
+    let verdicts = logs.verdicts;
     let work = Work {
         broker: Arc::clone(broker),
-        verdicts,
-        labels: topology.topics().find(&settings.labels_topic).expect("invariant: the topology has the labels topic"),
+        logs,
         registry: registry.clone(),
         params: params.clone(),
         folder: settings.training_dir.clone(),
@@ -198,8 +196,7 @@ impl<B: Broker> Work<B> {
             Source::Verdicts => {
                 let stopped = || self.stop.raised();
                 let failed = |why| Ended::Failed(format!("the verdicts and their labels cannot be read: {why}"));
-                let labels = Known::read(&*self.broker, self.labels, &stopped).map_err(failed)?;
-                training::from_verdicts(&*self.broker, self.verdicts, &labels, order.span, 0, &progress, &stopped).map_err(failed)
+                training::from_verdicts(&*self.broker, self.logs, order.span, 0, &progress, &stopped).map_err(failed)
             }
             Source::Csv(name) => {
                 let path = inside(&self.folder, name).map_err(Ended::Failed)?;

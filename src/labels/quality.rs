@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use models::metrics::{average_precision, card_precision};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Cards looked at on a day.
@@ -21,7 +22,7 @@ pub(super) struct Judged {
 }
 
 /// Figures on labelled verdicts; none where nothing can be said.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Figures {
     /// Labelled verdicts.
     pub labelled: u64,
@@ -40,7 +41,8 @@ pub struct Figures {
 }
 
 /// Of one day.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "quality_of_day")]
 pub struct Day {
     /// Its date in UTC.
     pub day: String,
@@ -50,7 +52,8 @@ pub struct Day {
 }
 
 /// Of one model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "quality_of_model")]
 pub struct OfModel {
     /// Its id.
     pub model: String,
@@ -60,7 +63,8 @@ pub struct OfModel {
 }
 
 /// How good verdicts were: all of a window, by day, by model.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "quality")]
 pub struct Quality {
     /// When it was made, in milliseconds since the epoch.
     pub as_of_ms: i64,

@@ -1,5 +1,6 @@
 //! Records of the labels topic: JSON, keyed by the user's id.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Bytes of an id or a name.
@@ -8,7 +9,7 @@ const TEXT_BYTES_MAX: usize = 512;
 const AT_MAX: i64 = 253_402_300_799_999;
 
 /// What was found out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Finding {
     /// It was a fraud.
@@ -18,7 +19,8 @@ pub enum Finding {
 }
 
 /// What somebody found out about a payment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "label")]
 pub struct Label {
     /// The verdict's id; where it is missing, the two below name the payment.
     #[serde(default)]

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use topology::broker::{Broker, BrokerError, Reaction, Result};
 use tracing::{info, warn};
@@ -14,7 +15,8 @@ const REDRIVES_MAX: u32 = 3;
 const RATE: u32 = 1_000;
 
 /// How the last redrive went.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
+#[schemars(rename = "redrive")]
 pub struct Done {
     /// True while one runs.
     pub running: bool,

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::fate::{Fate, Skip};
 use crate::output::table;
 
 /// Letters of one cause from one partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "dead_letter_group")]
 pub struct Group {
     /// What went wrong.
     pub cause: String,
@@ -86,6 +88,31 @@ impl Report {
     #[must_use]
     pub fn too_large(&self) -> u64 {
         if self.executed { self.matching() - self.redriven } else { 0 }
+    }
+}
+
+/// As [`Report`] is written.
+#[derive(JsonSchema)]
+#[schemars(rename = "redrive_report")]
+#[allow(dead_code, reason = "the shape of what Serialize writes")]
+struct Written {
+    executed: bool,
+    letters: u64,
+    matching: u64,
+    redriven: u64,
+    again: u64,
+    too_large: u64,
+    skipped: BTreeMap<String, u64>,
+    groups: Vec<Group>,
+}
+
+impl JsonSchema for Report {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        Written::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        Written::json_schema(generator)
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use models::compare::Comparison;
 use models::validate::Report;
 use models::{Model, TrainParams, Window};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Activations remembered for rolling back.
@@ -20,7 +21,7 @@ const SHADOW: &str = "shadow/";
 const TALLY: &str = "shadow-tally/";
 
 /// A trained model, as it was registered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Version {
     /// The first 16 hexadecimal digits of the digest: what verdicts name.
     pub id: String,
@@ -85,7 +86,7 @@ pub(super) fn digest_of(artifact: &[u8]) -> String {
 }
 
 /// Which model scores from now on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Activation {
     /// Its id.
     pub model: String,
@@ -101,7 +102,7 @@ pub struct Activation {
 }
 
 /// A version scores beside the active one, with no effect on any verdict.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Shadowing {
     /// Its id.
     pub model: String,
@@ -170,7 +171,7 @@ pub struct Request {
 }
 
 /// How a retraining came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Retrained {
     /// It is under way.
@@ -188,7 +189,7 @@ pub enum Retrained {
 }
 
 /// The last retraining, wherever it ran.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LastRetrain {
     /// The time or request that it was for: the schedule's, in milliseconds since the epoch.
     #[serde(default)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use models::Model;
 use models::validate::Report;
+use schemars::JsonSchema;
 use serde::Serialize;
 use topology::broker::{Broker, BrokerError};
 use topology::clock::Clock;
@@ -57,7 +58,7 @@ pub enum RegistryError {
 }
 
 /// An active model that this instance could not take.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Refusal {
     /// The model.
     pub model: String,

@@ -1,9 +1,10 @@
 //! What `commands` may ask: that a user's profile begins anew, or is erased.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CommandKind {
     /// The profile begins anew; that the user was seen up to here is kept.
@@ -24,7 +25,8 @@ impl CommandKind {
 }
 
 /// One command.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "command")]
 pub struct Command {
     /// What to do.
     pub kind: CommandKind,

@@ -2,12 +2,14 @@
 
 use models::compare::{BINS, Comparison, Example};
 use models::validate::Report;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::registry::{Cost, Shadowing, Tally, Version};
 
 /// As the route and the command show it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "shadow")]
 pub struct Summary {
     /// When it began and ended, and why.
     #[serde(flatten)]
@@ -35,7 +37,7 @@ pub struct Summary {
 }
 
 /// Numbers of alerts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Alerts {
     /// That the active model did not give.
     pub more: u64,
@@ -50,7 +52,7 @@ pub struct Alerts {
 }
 
 /// Payments on which the two differ.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Examples {
     /// The shadow alone would have alerted.
     pub more: Vec<Example>,
@@ -59,7 +61,7 @@ pub struct Examples {
 }
 
 /// Histograms: `bounds` has one number more than each has bins.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Scores {
     /// Lower bounds, and the last one's upper bound.
     pub bounds: Vec<f64>,
@@ -70,7 +72,7 @@ pub struct Scores {
 }
 
 /// The forest's part of scoring: features cost the same for both.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Costs {
     /// Microseconds of one core for each payment; none before any was timed.
     pub micros_per_payment: Option<f64>,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use topology::broker::{Broker, BrokerError};
 use topology::clock::Clock;
@@ -34,8 +35,9 @@ const LOOKS_MAX: usize = 100;
 const SWEPT_MAX: usize = 100;
 
 /// What is snoozed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "snoozed_kind")]
 pub enum Kind {
     /// Everything of one user.
     User,
@@ -53,7 +55,7 @@ impl Kind {
 }
 
 /// One snooze.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Snooze {
     /// What.
     pub kind: Kind,

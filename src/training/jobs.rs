@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use models::TrainParams;
 use models::validate::Report;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Span;
@@ -19,7 +20,7 @@ const KEPT_MAX: usize = 100;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Where rows come from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// The features that verdicts logged.
@@ -40,7 +41,7 @@ impl Source {
 }
 
 /// What becomes of the candidate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Promotion {
     /// It is registered; someone promotes it.
@@ -52,7 +53,7 @@ pub enum Promotion {
 }
 
 /// What is to be done.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Order {
     /// Where rows come from.
     pub source: Source,
@@ -81,7 +82,7 @@ impl Order {
 }
 
 /// What a training came to.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Outcome {
     /// The candidate; it is registered.
     pub model: String,
@@ -108,7 +109,7 @@ pub enum Ended {
 }
 
 /// How far a job is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum Phase {
     /// It waits for its turn.
@@ -146,7 +147,7 @@ impl Phase {
 }
 
 /// One job.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Job {
     /// Its id on this instance.
     pub job_id: String,

@@ -3,11 +3,12 @@
 //! Each tree has random numbers of its own and rows come in one order, so the same rows and seed give the same model whatever the
 //! number of threads.
 
+mod erased;
 pub mod jobs;
 mod rows;
 mod sources;
 mod trainer;
 
 pub use rows::TrainingRows;
-pub use sources::{ROWS_MAX, Span, from_file, from_verdicts, logged, synthetic};
+pub use sources::{Logs, ROWS_MAX, Span, from_file, from_verdicts, logged, synthetic};
 pub use trainer::{Candidate, ROWS_MIN, Recipe, SAMPLES, TREES, candidate};

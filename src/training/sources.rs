@@ -5,12 +5,15 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use models::Verdict;
+use schemars::JsonSchema;
 use serde::Serialize;
 use topology::broker::{Broker, BrokerError, Reaction, Reader as _};
 use topology::driver::{DriverOptions, TestDriver};
 use topology::record::{Record, TopicId, TopicPartition};
+use topology::topology::Topology;
 
 use super::TrainingRows;
+use super::erased::Erased;
 use super::rows::Cards;
 use crate::backtest::{BacktestError, write_payment};
 use crate::broker::scan;
@@ -31,7 +34,7 @@ const PARTITIONS_MAX: u32 = 10_000;
 const DAY_MS: i64 = 86_400_000;
 
 /// Which rows, by event time in milliseconds since the epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Span {
     /// All there are.
@@ -64,26 +67,59 @@ impl Span {
     }
 }
 
-/// The verdicts of a span that are committed in the topic, by partition and offset; none where the topic holds fewer than `least` at
-/// all. Rows are labelled where `labels` knows of them. `stopped` ends it early.
+/// The topics that training reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Logs {
+    /// What was said of each payment.
+    pub verdicts: TopicId,
+    /// Who was erased, and when.
+    pub decisions: TopicId,
+    /// The payments' topic, as verdicts' ids name it.
+    pub lead: TopicId,
+    /// What people found out.
+    pub labels: TopicId,
+}
+
+impl Logs {
+    /// The topics of the scoring topology, by the names of its verdicts and labels.
+    ///
+    /// # Panics
+    /// Where it is another topology.
+    #[must_use]
+    pub fn of(topology: &Topology, verdicts: &str, labels: &str) -> Self {
+        let sub = topology.subs().last().expect("invariant: a topology has a sub-topology");
+        Self {
+            verdicts: topology.topics().find(verdicts).expect("invariant: the topology writes verdicts"),
+            decisions: sub.decisions.expect("invariant: scoring writes decisions"),
+            lead: sub.lead(),
+            labels: topology.topics().find(labels).expect("invariant: the topology has the labels topic"),
+        }
+    }
+}
+
+/// The verdicts of a span that are committed in the topic, by partition and offset, without those of users who were erased since; none
+/// where the topic holds fewer than `least` at all. Rows are labelled where `labels` knows of them. `stopped` ends it early.
 ///
 /// # Errors
 /// The broker's; more than [`ROWS_MAX`] verdicts.
 pub fn from_verdicts<B: Broker>(
     broker: &B,
-    verdicts: TopicId,
-    labels: &Known,
+    Logs { verdicts, decisions, lead, labels }: Logs,
     span: Span,
     least: u64,
     progress: &dyn Fn(u64),
     stopped: &dyn Fn() -> bool,
 ) -> Result<TrainingRows, BrokerError> {
+    let labels = Known::read(broker, labels, stopped)?;
+    let erased = Erased::read(broker, decisions, stopped)?;
+    let lead = broker.topics().name(lead);
     // By partition: polls mix them, and the same verdicts must give the same rows.
     let rows: RefCell<Vec<TrainingRows>> = RefCell::default();
     let mut cards: HashMap<u32, Cards> = HashMap::new();
     let tell = &mut |record: &Record<'_>| {
         let verdict = serde_json::from_slice::<Verdict>(record.value.unwrap_or_default());
-        let Some(verdict) = verdict.ok().filter(|verdict| span.holds(verdict.event_time)) else { return };
+        let counts = |verdict: &Verdict| span.holds(verdict.event_time) && !erased.covers(record.from.partition, lead, verdict);
+        let Some(verdict) = verdict.ok().filter(counts) else { return };
         let mut rows = rows.borrow_mut();
         let partition = record.from.partition as usize;
         if rows.len() <= partition {

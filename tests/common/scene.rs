@@ -102,10 +102,13 @@ impl Scene {
         ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("an admin client")
     }
 
-    /// Creates a topic that keeps everything.
+    /// Creates a topic that keeps everything, unless the properties say otherwise.
     pub fn create(&self, name: &str, partitions: u32, properties: &[(&str, &str)]) {
         let name = self.topic(name);
-        let topic = NewTopic::new(&name, partitions as i32, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+        let mut topic = NewTopic::new(&name, partitions as i32, TopicReplication::Fixed(1));
+        if properties.iter().all(|(property, _)| *property != "retention.ms") {
+            topic = topic.set("retention.ms", "-1");
+        }
         let topic = properties.iter().fold(topic, |topic, (property, value)| topic.set(property, value));
         run(self.admin().create_topics([&topic], &AdminOptions::new())).expect("an answer")[0].as_ref().expect("created");
     }

@@ -21,7 +21,11 @@ fn a_missing_topic_is_none_and_stays_missing() {
         let infos = world.broker.describe(&[INPUT, MISSING, NARROW]).expect("described");
         assert_eq!(infos[0].as_ref().map(|info| info.partitions), Some(PARTITIONS));
         assert_eq!(infos[1], None);
-        assert_eq!(infos[2], Some(TopicInfo { partitions: PARTITIONS, max_message_bytes: Some(NARROW_BYTES) }));
+        let narrow = infos[2].as_ref().expect("a topic");
+        assert_eq!((narrow.partitions, narrow.max_message_bytes), (PARTITIONS, Some(NARROW_BYTES)));
+        let kept = narrow.kept.expect("the broker tells");
+        assert_eq!((kept.compacted, kept.retention_ms), (false, None), "created to keep all");
+        assert!(kept.roll_ms > 0, "segments of a real broker roll");
     }
 }
 
@@ -34,7 +38,10 @@ fn topics_are_created_as_asked_and_then_left_alone() {
     world.broker.create(&spec).expect("created");
     world.broker.create(&TopicSpec { partitions: 5, max_message_bytes: None, ..spec }).expect("it exists");
     let infos = world.broker.describe(&[MISSING]).expect("described");
-    assert_eq!(infos, [Some(TopicInfo { partitions: 3, max_message_bytes: Some(2_000_000) })]);
+    let [Some(TopicInfo { partitions: 3, max_message_bytes: Some(2_000_000), kept: Some(kept) })] = infos[..] else {
+        panic!("{infos:?}")
+    };
+    assert_eq!((kept.compacted, kept.retention_ms), (true, None));
     assert_eq!(property(&world, &name, "cleanup.policy").as_deref(), Some("compact"));
     assert_eq!(property(&world, &name, "delete.retention.ms").as_deref(), Some("123456"));
     let input = world.broker.topics().name(INPUT);

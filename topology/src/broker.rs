@@ -84,6 +84,28 @@ pub struct TopicSpec {
     pub max_message_bytes: Option<u32>,
 }
 
+/// What a topic keeps, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Older values of a key go with time.
+    pub compacted: bool,
+    /// Records go once they are this old, in milliseconds; none keeps them.
+    pub retention_ms: Option<u64>,
+    /// How much longer a record may stay than that, since it goes only with those that were written around it.
+    pub roll_ms: u64,
+}
+
+impl Kept {
+    /// What follows from how a topic was created, where nothing is kept any longer than asked for.
+    #[must_use]
+    pub fn of(cleanup: Cleanup) -> Self {
+        match cleanup {
+            Cleanup::Compact { .. } => Self { compacted: true, retention_ms: None, roll_ms: 0 },
+            Cleanup::Delete { retention_ms } => Self { compacted: false, retention_ms, roll_ms: 0 },
+        }
+    }
+}
+
 /// A topic as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicInfo {
@@ -91,6 +113,8 @@ pub struct TopicInfo {
     pub partitions: u32,
     /// `max.message.bytes`, where the broker tells.
     pub max_message_bytes: Option<u32>,
+    /// What it keeps, where the broker tells.
+    pub kept: Option<Kept>,
 }
 
 /// The offsets a partition has.

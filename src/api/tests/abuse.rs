@@ -22,8 +22,10 @@ fn paths_and_methods_that_do_not_exist() {
     }
     for (method, path, allow) in [
         ("POST", "/livez", "GET, HEAD"),
-        ("DELETE", "/v1/users/u/profile", "GET, HEAD"),
+        ("DELETE", "/metrics", "GET, HEAD"),
+        ("PATCH", "/v1/users/u/profile", "GET, HEAD, DELETE"),
         ("GET", "/v1/inference", "POST"),
+        ("GET", "/v1/models/rollback", "POST"),
         ("HEAD", "/v1/inference", "POST"),
         ("OPTIONS", "/metrics", "GET, HEAD"),
         ("BREW", "/metrics", "GET, HEAD"),

@@ -74,8 +74,19 @@ fn probes_and_explanations_are_open() {
 
 #[test]
 fn every_other_route_is_guarded() {
-    let open = ["/livez", "/readyz", "/startupz", "/problems/{}", "/", "/assets/{}"];
-    for route in &ROUTES {
+    let open = [
+        "/livez",
+        "/readyz",
+        "/startupz",
+        "/problems/{}",
+        "/openapi.json",
+        "/schemas/{}",
+        "/docs",
+        "/docs/{}",
+        "/",
+        "/assets/{}",
+    ];
+    for route in ROUTES {
         let is_open = route.access == crate::api::auth::Access::Open;
         assert_eq!(is_open, open.contains(&route.path), "{}", route.path);
     }

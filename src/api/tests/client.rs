@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 client that hides nothing: what it sends and what it gets are bytes.
+//! A small HTTP/1.1 client that hides nothing: what it sends and what it gets are bytes. Whatever it gets is held against the document.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -76,7 +76,9 @@ impl Client {
         head.push_str("\r\n");
         self.write(head.as_bytes());
         self.write(body);
-        self.read(method == "HEAD")
+        let got = self.read(method == "HEAD");
+        super::contract::check(method, path, &got);
+        got
     }
 
     pub(super) fn get(&mut self, path: &str) -> Got {

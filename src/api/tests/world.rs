@@ -33,6 +33,7 @@ use crate::config::{ApiToken, ProcessingGuarantee};
 use crate::labels::{LabelTopics, Labels};
 use crate::live::{self, Live};
 use crate::membership::Directory;
+use crate::orders::Orders;
 use crate::redrive::{Desk, Places};
 use crate::registry::{Artifacts, Registry};
 use crate::retraining::Retraining;
@@ -139,11 +140,12 @@ pub(super) struct World {
     server: Option<JoinHandle<std::io::Result<()>>>,
 }
 
-/// A broker with the topology's topics.
-fn broker(topics: Topics, topology: &Topology) -> SimBroker {
+/// A broker with the topology's topics, which keep records for so long.
+fn broker(topics: Topics, topology: &Topology, retention_ms: Option<u64>) -> SimBroker {
     let sim = SimBroker::new(topics);
     for (_, name) in topology.topics().iter() {
-        let cleanup = Cleanup::Delete { retention_ms: None };
+        let compacted = Cleanup::Compact { tombstone_retention_ms: 86_400_000 };
+        let cleanup = if name.ends_with("-changelog") { compacted } else { Cleanup::Delete { retention_ms } };
         let spec = TopicSpec { name: name.to_owned(), partitions: PARTITIONS, cleanup, max_message_bytes: None };
         sim.create(&spec).expect("a topic");
     }
@@ -194,13 +196,25 @@ impl World {
         Self::knowing(Board::default().seat("one"), params, tokens)
     }
 
+    /// A running instance whose topics keep records for so long.
+    pub(super) fn keeping(retention_ms: Option<u64>) -> Self {
+        let mut world = Self::made(Board::default().seat("one"), ScoringParams::default(), Vec::new(), retention_ms);
+        world.run();
+        world.health.started();
+        world
+    }
+
     /// As [`Self::idle`], under the name that the directory has for it.
     pub(super) fn knowing(directory: Arc<dyn Directory>, params: ScoringParams, tokens: Vec<ApiToken>) -> Self {
+        Self::made(directory, params, tokens, None)
+    }
+
+    fn made(directory: Arc<dyn Directory>, params: ScoringParams, tokens: Vec<ApiToken>, retention_ms: Option<u64>) -> Self {
         let model = ModelSlot::default();
         let topology = scoring_topology("test", &TopicNames::default(), &params, &model).expect("a topology");
         let topology = Arc::new(topology);
         let letters = Places::of(&topology).expect("the topology has dead letters");
-        let sim = broker(letters.topics(), &topology);
+        let sim = broker(letters.topics(), &topology, retention_ms);
         let store = Arc::new(Moody::default());
         let parts = Parts {
             topology: Arc::clone(&topology),
@@ -227,6 +241,7 @@ impl World {
             backend: Arc::clone(&parts.backend),
             model: model.clone(),
             registry: registry.clone(),
+            orders: Orders::new(&Arc::new(sim.clone()), &topology),
             jobs: jobs.clone(),
             retraining,
             labels,
@@ -288,6 +303,11 @@ impl World {
         let record = Outgoing { to, key: Some(user.as_bytes()), value: Some(json.as_bytes()), timestamp: at_ms, headers: &[] };
         self.publisher.send(&record).expect("taken");
         self.publisher.flush().expect("taken");
+    }
+
+    /// Compacts a topic, as a broker does sooner or later.
+    pub(super) fn compact(&self, topic: &str) {
+        self.sim.compact(self.topology.topics().find(topic).expect("a topic"));
     }
 
     /// Works until everything is committed.

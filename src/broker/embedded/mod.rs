@@ -32,7 +32,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rocksdb::{BoundColumnFamily, WriteBatch};
-use topology::broker::{Bounds, Broker, BrokerError, MemberConfig, Reaction, Result, TopicInfo, TopicSpec};
+use topology::broker::{Bounds, Broker, BrokerError, Kept, MemberConfig, Reaction, Result, TopicInfo, TopicSpec};
 use topology::record::{TopicId, TopicPartition, Topics};
 
 pub use maintain::Maintained;
@@ -286,6 +286,7 @@ impl Broker for EmbeddedBroker {
         let describe = |topic: &Topic| TopicInfo {
             partitions: topic.meta.partitions,
             max_message_bytes: Some(topic.meta.max_message_bytes.unwrap_or(self.shared.options.max_message_bytes)),
+            kept: Some(Kept::of(topic.meta.cleanup())),
         };
         Ok(topics.iter().map(|id| core.topics.get(id).map(|topic| describe(topic))).collect())
     }

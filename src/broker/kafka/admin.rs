@@ -9,11 +9,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
-use topology::broker::{Bounds, BrokerError, Cleanup, Reaction, Result, TopicInfo, TopicSpec};
+use topology::broker::{Bounds, BrokerError, Cleanup, Kept, Reaction, Result, TopicInfo, TopicSpec};
 
 use super::config::{KafkaConfig, explain};
 use super::context::Plain;
@@ -134,9 +134,9 @@ impl Desk {
         // Describing needs a grant of its own; without it everything works and limits are unknown.
         let resources = answer.unwrap_or_default();
         for (&at, resource) in there.iter().zip(resources) {
-            let limit = resource.ok().and_then(|r| r.get("max.message.bytes")?.value.as_ref()?.parse().ok());
-            if let Some(info) = &mut found[at] {
-                info.max_message_bytes = limit;
+            if let (Some(info), Ok(resource)) = (&mut found[at], resource) {
+                info.max_message_bytes = property(&resource, "max.message.bytes").and_then(|limit| limit.parse().ok());
+                info.kept = kept(&resource);
             }
         }
         Ok(found)
@@ -180,7 +180,7 @@ impl Desk {
     fn partitions_of(&self, names: &[&str]) -> Result<Vec<Option<TopicInfo>>> {
         let info = |name: &str| {
             let partitions = self.partitions(name)?;
-            Ok(partitions.map(|partitions| TopicInfo { partitions, max_message_bytes: None }))
+            Ok(partitions.map(|partitions| TopicInfo { partitions, max_message_bytes: None, kept: None }))
         };
         let Some((first, others)) = names.split_first() else { return Ok(Vec::new()) };
         let mut found = vec![info(first)?];
@@ -304,6 +304,20 @@ impl Desk {
             _ => errors::of_read(doing, error),
         }
     }
+}
+
+fn property<'r>(of: &'r ConfigResource, name: &str) -> Option<&'r str> {
+    of.get(name)?.value.as_deref()
+}
+
+/// What a topic keeps by its properties; none where they are not all told.
+fn kept(of: &ConfigResource) -> Option<Kept> {
+    let policy = property(of, "cleanup.policy")?;
+    let retention_ms = property(of, "retention.ms")?.parse::<i64>().ok()?;
+    // -1 keeps all.
+    let retention_ms = u64::try_from(retention_ms).ok().filter(|_| policy.contains("delete"));
+    let roll_ms = property(of, "segment.ms")?.parse().ok()?;
+    Some(Kept { compacted: policy.contains("compact"), retention_ms, roll_ms })
 }
 
 /// The properties of a topic to be created.

@@ -17,6 +17,7 @@ mod migrate;
 mod models;
 mod no_broker;
 mod offsets;
+mod orders;
 mod partitioning;
 mod queries;
 mod redrive;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::group::{Group, Seat};
 use super::log::{Log, Payload};
 use super::transactions::{Credentials, Transactions};
-use crate::broker::{Bounds, BrokerError, Cleanup, Reaction, Result, TopicInfo, TopicSpec};
+use crate::broker::{Bounds, BrokerError, Cleanup, Kept, Reaction, Result, TopicInfo, TopicSpec};
 use crate::record::{TopicId, TopicPartition, Topics};
 
 /// `message.max.bytes` of a Kafka broker that nobody configured.
@@ -120,6 +120,7 @@ impl Cluster {
         Some(TopicInfo {
             partitions: topic.spec.partitions,
             max_message_bytes: Some(topic.spec.max_message_bytes.unwrap_or(DEFAULT_MAX_MESSAGE_BYTES)),
+            kept: Some(Kept::of(topic.spec.cleanup)),
         })
     }
 
