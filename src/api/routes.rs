@@ -27,7 +27,7 @@ use super::problem::{Kind, Problem};
 use super::reply::{Content, Reply};
 use super::site::Site;
 use super::{
-    anywhere, dead_letters, exposition, graph, inference, labels, models, pages, probes, profile, recent, shadow, stores, stream,
+    anywhere, dead_letters, demo, exposition, graph, inference, labels, models, pages, probes, profile, recent, shadow, stores, stream,
     train, users,
 };
 use crate::config::Scope;
@@ -147,7 +147,7 @@ const fn delete(path: &'static str, access: Access, run: Run) -> Route {
 }
 
 /// Every route there is.
-pub(crate) static ROUTES: [Route; 35] = [
+pub(crate) static ROUTES: [Route; 38] = [
     get("/", Access::Open, Run::Here(pages::index)),
     get("/assets/{}", Access::Open, Run::Here(pages::asset)),
     get("/livez", Access::Open, Run::Here(probes::livez)),
@@ -183,6 +183,9 @@ pub(crate) static ROUTES: [Route; 35] = [
     post("/v1/snoozes", WRITE, Run::Aside(labels::snooze)),
     get("/v1/snoozes", QUERY, Run::Here(labels::list_snoozes)),
     delete("/v1/snoozes/{}", WRITE, Run::Aside(labels::end_snooze)),
+    get("/v1/demo/load", QUERY, Run::Here(demo::status)),
+    call("/v1/demo/load", ADMIN, Run::Aside(demo::start)),
+    delete("/v1/demo/load", ADMIN, Run::Here(demo::stop)),
 ];
 
 /// Answers a request, whatever it is.

@@ -98,6 +98,11 @@ impl Service {
         self.ask("POST", path, body)
     }
 
+    /// As [`Self::get`], of a resource that is to end.
+    pub fn delete(&mut self, path: &str) -> (u16, String) {
+        self.ask("DELETE", path, "")
+    }
+
     fn ask(&mut self, method: &str, path: &str, body: &str) -> (u16, String) {
         let address = self.address();
         let mut stream = TcpStream::connect(&address).expect("a connection");
