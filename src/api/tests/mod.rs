@@ -5,6 +5,7 @@ mod access;
 mod anywhere;
 mod arbitrary;
 mod client;
+mod deployed;
 mod inference;
 mod models;
 mod overview;
