@@ -86,7 +86,7 @@ impl Order {
             anomaly_share: self.anomalies.get(),
             anomaly_mix: AnomalyMix::EVERY_KIND,
             // Another sequence of payments each time, by the same people.
-            stream: u32::try_from(now_ms / 1000 & 0x7fff_ffff).expect("invariant: 31 bits"),
+            stream: u32::try_from((now_ms / 1000) & 0x7fff_ffff).expect("invariant: 31 bits"),
             id_prefix: Some(format!("load-{now_ms:x}-")),
             start_ms,
             ..GeneratorParams::default()
@@ -198,7 +198,7 @@ impl Control {
         let (launch, event_ms) = (Arc::clone(&self.launch), Arc::clone(&self.event_ms));
         let prefix = params.traffic.generator.id_prefix.clone().unwrap_or_default();
         let work = move |shared: &Arc<Shared>| {
-            let report = launch(&params, &**shared);
+            let report = launch(&params, shared);
             event_ms.fetch_max(shared.event_ms(), Ordering::AcqRel);
             report
         };
