@@ -15,6 +15,8 @@ pub enum Ending {
     Failed,
     /// Status 2: the settings or the command line are to be corrected.
     Usage,
+    /// Status 3: all was done, and what came of it is not as good as was asked for.
+    Missed,
 }
 
 impl From<Ending> for ExitCode {
@@ -22,6 +24,7 @@ impl From<Ending> for ExitCode {
         match ending {
             Ending::Failed => Self::from(1),
             Ending::Usage => Self::from(2),
+            Ending::Missed => Self::from(3),
         }
     }
 }
@@ -44,6 +47,11 @@ impl Failure {
     /// The command line is wrong in a way that clap does not see.
     pub fn usage(what: impl Into<String>) -> Self {
         Self { ending: Ending::Usage, ..Self::new(what) }
+    }
+
+    /// A threshold that was given is not met.
+    pub fn missed(what: impl Into<String>) -> Self {
+        Self { ending: Ending::Missed, ..Self::new(what) }
     }
 
     /// The settings are wrong.

@@ -22,6 +22,7 @@ pub mod input;
 pub mod instance;
 pub mod labels;
 pub mod live;
+pub mod load;
 pub mod logging;
 pub mod membership;
 pub mod migrate;

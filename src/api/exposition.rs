@@ -6,7 +6,7 @@ use std::fmt::{Display, Write as _};
 use std::sync::atomic::Ordering;
 
 use hyper::StatusCode;
-use topology::metrics::COMMIT_BUCKETS;
+use topology::metrics::{COMMIT_BUCKETS, STAGE_BUCKETS};
 use topology::record::TopicPartition;
 use topology::status::{Phase, TaskStatus};
 use topology::topology::TaskId;
@@ -19,6 +19,7 @@ use super::server::CONNECTIONS_MAX;
 use super::site::Site;
 use super::tally;
 use super::tasks;
+use crate::scoring::{SEVERITIES, VERDICTS_BY_SEVERITY};
 
 /// In front of every name.
 const PREFIX: &str = "mangrove_";
@@ -115,6 +116,23 @@ fn engine(text: &mut Text, site: &Site) {
     let buckets: Vec<u64> = metrics.commit_buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).collect();
     let sum = seconds(metrics.commit_micros_total.load(Ordering::Relaxed));
     text.family("commit_duration_seconds", "histogram", "Time that commits took.").histogram(&[], &COMMIT_BUCKETS, &buckets, sum);
+    text.family(
+        "stage_duration_seconds",
+        "histogram",
+        "Time that the stages of scoring took for a batch of one partition's records.",
+    );
+    for (stage, times) in metrics.stages() {
+        text.histogram(&[("stage", stage)], &STAGE_BUCKETS, &times.buckets, seconds(times.micros));
+    }
+    let verdicts = metrics.counted(VERDICTS_BY_SEVERITY);
+    text.family("verdicts_total", "counter", "Verdicts given, by severity; NONE has those without a model, too.");
+    for severity in SEVERITIES.map(models::Severity::as_str) {
+        text.sample(&[("severity", severity)], verdicts.get(severity).unwrap_or(&0));
+    }
+    text.family("dead_letters_by_cause_total", "counter", "Records put aside in the dead letters, by cause.");
+    for (cause, count) in metrics.counted("dead_letters") {
+        text.sample(&[("cause", &cause)], count);
+    }
 }
 
 /// What the tasks are doing, by task and by partition of a topic.
@@ -211,6 +229,14 @@ fn instance(text: &mut Text, site: &Site) {
     text.family("model_trained_rows", "gauge", "Rows that the model was trained on.");
     if let Some(model) = &model {
         text.sample(&[], model.trained_rows);
+    }
+    text.family("model_trees", "gauge", "Trees of the model that scores.");
+    if let Some(model) = &model {
+        text.sample(&[], model.forest.trees().len());
+    }
+    text.family("model_data_end_seconds", "gauge", "Time of the newest payment that the model was trained on.");
+    if let Some(model) = &model {
+        text.sample(&[], model.window.to_ms as f64 / 1e3);
     }
     text.family("worker_step_age_seconds", "gauge", "Time since the worker's last step.");
     for (at, worker) in api.health.workers(site.monotonic_ms()).iter().enumerate() {

@@ -21,6 +21,7 @@ mod anywhere;
 mod auth;
 mod committed;
 mod dead_letters;
+mod demo;
 mod document;
 mod erasure;
 mod exposition;
@@ -52,7 +53,7 @@ mod users;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use state::backend::Backend;
 use topology::clock::Clock;
@@ -108,6 +109,8 @@ pub struct Api {
     pub snoozes: Snoozes,
     /// How the stream scores.
     pub params: ScoringParams,
+    /// Synthetic load, where this is a demo.
+    pub load: Arc<OnceLock<crate::load::Control>>,
     /// Who has the partitions that this instance has not.
     pub directory: Arc<dyn Directory>,
     /// After so many milliseconds without a step of its worker a task may have been given to another instance unheard: it is not read

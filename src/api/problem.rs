@@ -117,6 +117,10 @@ kinds! {
     ArtifactUnusable = "artifact-unusable", CONFLICT, "The model's artifact cannot be used",
         "It is missing in MODEL_STORE, damaged, truncated, too large or another model's; `detail` says which. Nothing was changed: the \
          model that was active goes on.";
+    /// A load is under way.
+    LoadRuns = "load-runs", CONFLICT, "A synthetic load is under way",
+        "The demo makes one load at a time. DELETE /v1/demo/load stops the one under way; its status is `stopped` once its last payments \
+         came back.";
     /// The broker did not take it.
     BrokerUnavailable = "broker-unavailable", SERVICE_UNAVAILABLE, "The broker did not take the record",
         "What was asked for is written to a topic first, and that did not succeed, or not surely. The log has the cause under the \

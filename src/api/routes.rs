@@ -40,7 +40,7 @@ use super::problem::{Explanation, Kind, Problem};
 use super::reply::{Content, Reply};
 use super::site::Site;
 use super::{
-    anywhere, dead_letters, erasure, exposition, graph, inference, labels, models, orders, pages, probes, profile, recent,
+    anywhere, dead_letters, demo, erasure, exposition, graph, inference, labels, models, orders, pages, probes, profile, recent,
     shadow, stores, stream, train, users,
 };
 use crate::config::Scope;
@@ -217,6 +217,9 @@ pub(crate) static ROUTES: &[Route] = &[
     post("/v1/snoozes", WRITE, Run::Aside(labels::snooze)).says(&labels::SNOOZE),
     get("/v1/snoozes", QUERY, Run::Here(labels::list_snoozes)).says(&labels::LIST_SNOOZES),
     delete("/v1/snoozes/{}", WRITE, Run::Aside(labels::end_snooze)).says(&labels::END_SNOOZE),
+    get("/v1/demo/load", QUERY, Run::Here(demo::status)).says(&demo::STATUS),
+    call("/v1/demo/load", ADMIN, Run::Aside(demo::start)).says(&demo::START),
+    delete("/v1/demo/load", ADMIN, Run::Here(demo::stop)).says(&demo::STOP),
 ];
 
 /// Answers a request, whatever it is.

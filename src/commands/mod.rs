@@ -3,17 +3,19 @@
 //! A command's module holds its arguments and one function `run(args, settings)` that puts parts together; it holds no
 //! logic of its own. Settings are flags of every command ([`crate::config`]).
 //!
-//! Exit status: 0 done, 1 failed, 2 wrong settings or usage. Results go to standard output, everything else to standard
+//! Exit status: 0 done, 1 failed, 2 wrong settings or usage, 3 a threshold that was given is not met. Results go to standard output, everything else to standard
 //! error.
 
 pub mod backtest;
 pub mod backup;
 pub mod bundle;
 pub mod check;
+pub mod completions;
 pub mod config;
 pub mod demo;
 pub mod explain;
 pub mod forest;
+pub mod load;
 pub mod migrate;
 pub mod models;
 pub mod probe;
@@ -28,6 +30,7 @@ pub mod verify;
 mod audits;
 mod parameters;
 mod progress;
+mod signals;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -40,6 +43,7 @@ use crate::logging;
 pub use crate::failure::{Ending, Failure};
 pub use crate::output::{Output, table};
 pub use parameters::ForestParameters;
+use signals::stop_on_signal;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -49,13 +53,15 @@ Examples:
   mangrove train --from pay.csv.gz
   mangrove backtest pay.csv.gz --train-from 0 --train-to 30 --judge-from 30
   mangrove explain transactions:3:1205    one past payment: its score again, and why
+  mangrove load --rate 1000 --duration 1m --max-p99-ms 100 --max-lost 0
   mangrove verify                  is the state what payments and decisions give?
 
 Settings are environment variables, lines of .env, or flags of any command:
 `mangrove help run` lists them, `mangrove config` shows what is in force and from
 where.
 
-Exit status: 0 done, 1 failed, 2 wrong settings or usage.";
+Exit status: 0 done, 1 failed, 2 wrong settings or usage, 3 done, but a threshold
+that was given is not met (load).";
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -91,6 +97,8 @@ pub enum Command {
     Backtest(backtest::Args),
     /// Show verdicts as they come
     Tap(tap::Args),
+    /// Make payments up: into the stream, to measure it, or into a labelled file
+    Load(Box<load::Args>),
     /// Send dead letters back to where they came from
     Redrive(redrive::Args),
     /// Move the state to another number of partitions, under a new application id
@@ -111,6 +119,8 @@ pub enum Command {
     Check(check::Args),
     /// Ask the instance on this machine whether it is alive or ready
     Probe(probe::Args),
+    /// Print a script that completes commands and flags in a shell
+    Completions(completions::Args),
     /// Show the settings in force and where each is from
     Config(config::Args),
     /// Compare profiles, changelog, payments, decisions and verdicts, and name the first difference
@@ -128,6 +138,7 @@ impl Command {
             Self::Train(args) => args.validate(),
             Self::Backtest(args) => args.validate(),
             Self::Rebuild(args) => args.validate(),
+            Self::Load(args) => args.validate(),
             _ => Ok(()),
         }
     }
@@ -152,6 +163,7 @@ impl Command {
             Self::Train(args) => train::run(args, settings),
             Self::Backtest(args) => backtest::run(args, settings),
             Self::Tap(args) => tap::run(args, settings),
+            Self::Load(args) => load::run(&args, &settings),
             Self::Redrive(args) => redrive::run(args, settings),
             Self::Migrate(args) => migrate::run(args, settings),
             Self::Backup(args) => backup::backup(args, settings),
@@ -162,6 +174,7 @@ impl Command {
             Self::Topology(args) => topology::run(args, settings),
             Self::Check(args) => check::run(args, settings),
             Self::Probe(args) => probe::run(&args, &settings),
+            Self::Completions(args) => completions::run(&args),
             Self::Config(args) => config::run(args, settings),
             Self::Verify(args) => verify::run(args, settings),
             Self::Explain(args) => explain::run(args, settings),
@@ -190,6 +203,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: Vec<(OsS
 }
 
 fn execute(cli: Cli, environment: Vec<(OsString, OsString)>) -> Result<(), Failure> {
+    if let Command::Completions(args) = &cli.command {
+        // A shell asks before anything is set up.
+        return completions::run(args);
+    }
     cli.command.validate()?;
     let sources =
         Sources { flags: cli.settings.values, environment, dotenv: cli.settings.dotenv, command: cli.command.defaults() };

@@ -10,6 +10,14 @@ pub fn rows(what: &'static str) -> ProgressBar {
     ProgressBar::new_spinner().with_style(style).with_message(what)
 }
 
+/// A counter of what came back, where nobody knows how much will.
+#[must_use]
+pub fn answers() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {human_pos} came back, {per_sec}, {elapsed}: {msg}")
+        .expect("invariant: the template is valid");
+    ProgressBar::new_spinner().with_style(style)
+}
+
 /// A bar of known length.
 #[must_use]
 pub fn steps(what: &'static str, length: u64) -> ProgressBar {

@@ -4,12 +4,11 @@ use std::io::IsTerminal as _;
 use std::str::FromStr;
 
 use models::Severity;
-use tokio::signal::unix::{SignalKind, signal};
 use topology::broker::Broker;
 use topology::record::TopicId;
 
 use super::parameters::time_ms;
-use super::{Failure, Output};
+use super::{Failure, Output, stop_on_signal};
 use crate::config::{BrokerKind, Settings};
 use crate::instance::{Blueprint, Stop};
 use crate::service;
@@ -105,27 +104,4 @@ fn show<B: Broker>(args: &Args, broker: &B, verdicts: TopicId, stop: &Stop) -> R
         Some(failure) => Err(failure),
         None => tapped.map_err(|why| Failure::new("the verdicts cannot be read").caused_by(why)),
     }
-}
-
-/// A flag that SIGINT and SIGTERM raise.
-fn stop_on_signal() -> Result<Stop, Failure> {
-    let failed = |why: std::io::Error| Failure::new("cannot listen to signals").caused_by(why);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let stop = Stop::default();
-    let (mut terminate, mut interrupt) = {
-        let _inside = runtime.enter();
-        (signal(SignalKind::terminate()).map_err(failed)?, signal(SignalKind::interrupt()).map_err(failed)?)
-    };
-    let raised = stop.clone();
-    let listen = move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        });
-        raised.raise();
-    };
-    std::thread::Builder::new().name("signals".into()).spawn(listen).map_err(failed)?;
-    Ok(stop)
 }

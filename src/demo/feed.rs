@@ -1,7 +1,7 @@
 //! Sends the demo's payments from a thread of its own.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -28,7 +28,17 @@ struct Shared {
     stop: AtomicBool,
     go_on: AtomicBool,
     sent: AtomicU64,
+    /// Another load takes this one's place.
+    taken_over: Arc<AtomicBool>,
+    /// The time of the latest payment.
+    event_ms: Arc<AtomicI64>,
     failure: Mutex<Option<BrokerError>>,
+}
+
+impl Shared {
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Acquire) || self.taken_over.load(Ordering::Acquire)
+    }
 }
 
 pub(super) struct Feed {
@@ -57,7 +67,14 @@ impl Feed {
         let generator =
             Generator::new(&params).map_err(|why| Failure::new("the demo's payments cannot be made").caused_by(why))?;
         let publisher = broker.publisher().map_err(super::failed)?;
-        let shared = Arc::new(Shared { stop: false.into(), go_on: false.into(), sent: 0.into(), failure: Mutex::default() });
+        let shared = Arc::new(Shared {
+            stop: false.into(),
+            go_on: false.into(),
+            sent: 0.into(),
+            taken_over: Arc::default(),
+            event_ms: Arc::new(AtomicI64::new(params.start_ms)),
+            failure: Mutex::default(),
+        });
         let theirs = Arc::clone(&shared);
         let work = move || {
             if let Err(why) = send(publisher, generator, topic, partitions, records, rate, &injected, &theirs) {
@@ -67,6 +84,11 @@ impl Feed {
         let thread = std::thread::Builder::new().name("payments".into()).spawn(work);
         let thread = thread.map_err(|why| Failure::new("cannot start a thread").caused_by(why))?;
         Ok(Self { shared, thread: Some(thread), records })
+    }
+
+    /// What ends these payments once it is set, and the time of the latest one.
+    pub(super) fn handles(&self) -> (Arc<AtomicBool>, Arc<AtomicI64>) {
+        (Arc::clone(&self.shared.taken_over), Arc::clone(&self.shared.event_ms))
     }
 
     /// There is a model, or none is waited for.
@@ -142,7 +164,7 @@ fn send<P: Publisher>(
         if sent >= history && !shared.go_on.load(Ordering::Acquire) {
             publisher.flush()?;
             shared.sent.store(sent, Ordering::Release);
-            while !shared.go_on.load(Ordering::Acquire) && !shared.stop.load(Ordering::Acquire) {
+            while !shared.go_on.load(Ordering::Acquire) && !shared.is_over() {
                 std::thread::park_timeout(Duration::from_millis(20));
             }
         }
@@ -156,7 +178,7 @@ fn send<P: Publisher>(
                 std::thread::park_timeout(early);
             }
         }
-        if shared.stop.load(Ordering::Acquire) {
+        if shared.is_over() {
             break;
         }
         if let Some(anomaly) = payment.label {
@@ -168,6 +190,7 @@ fn send<P: Publisher>(
         let to = TopicPartition { topic, partition: partition_of(key, partitions) };
         let record = Outgoing { to, key: Some(key), value: Some(&json), timestamp: payment.timestamp_ms, headers: &[] };
         publisher.send(&record)?;
+        shared.event_ms.fetch_max(payment.timestamp_ms, Ordering::AcqRel);
         sent += 1;
         if sent.is_multiple_of(BURST) {
             publisher.flush()?;

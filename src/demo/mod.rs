@@ -5,7 +5,7 @@
 mod feed;
 mod tally;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,6 +16,7 @@ use crate::clock::{monotonic, since};
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::instance::Instance;
+use crate::load::{Control, Places, to_topic};
 use crate::output::Output;
 use crate::service::Attendant;
 
@@ -41,6 +42,8 @@ pub struct Show<B: Broker = crate::broker::embedded::EmbeddedBroker> {
     drawn: Duration,
     seen_then: u64,
     model: Option<String>,
+    /// Load that is started and stopped over HTTP.
+    load: Arc<OnceLock<Control>>,
 }
 
 impl<B: Broker> Show<B> {
@@ -61,6 +64,7 @@ impl<B: Broker> Show<B> {
             drawn: monotonic(),
             seen_then: 0,
             model: None,
+            load: Arc::default(),
         }
     }
 
@@ -105,7 +109,17 @@ impl<B: Broker> Attendant<B> for Show<B> {
             "  a profile: GET /v1/users/{id}/profile   metrics: GET /metrics   stop with Ctrl-C, go on with the same command",
         )?;
         let tally = Tally::follow(&**broker, verdicts).map_err(failed)?;
-        self.feed = Some(Feed::start(&**broker, transactions, partitions, self.records, self.rate, tally.injected())?);
+        let feed = Feed::start(&**broker, transactions, partitions, self.records, self.rate, tally.injected())?;
+        if let Some(dead_letters) = instance.topology.dead_letters() {
+            let (taken_over, event_ms) = feed.handles();
+            let (places, broker) = (Places { transactions, verdicts, dead_letters }, Arc::clone(broker));
+            let control =
+                Control::new(taken_over, event_ms, move |params, shared| to_topic(&*broker, &places, true, params, shared));
+            // One that was put there before goes on: there is one demo in a process.
+            let _there_already = instance.load.set(control);
+            self.load = Arc::clone(&instance.load);
+        }
+        self.feed = Some(feed);
         self.tally = Some(tally);
         self.began = monotonic();
         Ok(())
@@ -127,6 +141,9 @@ impl<B: Broker> Attendant<B> for Show<B> {
 
     fn end(&mut self) -> Result<(), Failure> {
         self.bar.finish_and_clear();
+        if let Some(load) = self.load.get() {
+            load.end();
+        }
         let (Some(feed), Some(tally)) = (self.feed.take(), self.tally.take()) else { return Ok(()) };
         let sent = feed.stop()?;
         let seconds = since(self.began).as_secs_f64();

@@ -1,7 +1,7 @@
 //! Made-up payments that look like people's: endless, in the order of their times, the same for the same parameters.
 //!
 //! Each user has a few favourite merchants, hours of the day in which they pay, amounts of their own size and a rhythm of
-//! weekdays and weekends; few users pay often and many seldom. Anomalies are put in with the truth beside them
+//! weekdays and weekends; few users pay often and many seldom; accounts open, grow, fade and close, where that is asked for. Anomalies are put in with the truth beside them
 //! ([`Payment::label`]), so that verdicts can be judged.
 //!
 //! The stream is a Poisson process whose rate changes by the hour of the week. A step draws the time of the next payment,
@@ -12,11 +12,12 @@
 //! powers from `libm`, so a seed gives the same bytes on every machine; about [`AnomalyMix`]'s share of payments is
 //! labelled. Limits: memory is about 120 bytes a user and 60 a merchant, plus what is planned.
 
+mod accounts;
 mod anomaly;
 mod params;
 mod payment;
 mod population;
-mod sample;
+pub(crate) mod sample;
 mod week;
 
 use std::fmt::Write as _;
@@ -29,7 +30,7 @@ pub use anomaly::{Anomaly, AnomalyMix};
 pub use params::{GeneratorParams, InvalidParams};
 pub use payment::Payment;
 
-use anomaly::{Chances, Decision, Planned, Plans};
+use anomaly::{Chances, Decision, Part, Planned, Plans};
 use population::Population;
 use sample::{exponential, unit};
 use week::HOUR_MS;
@@ -84,7 +85,7 @@ impl Generator {
             plans: Plans::default(),
             arrival_ms: params.start_ms as f64,
             currency: Arc::from(params.currency.as_str()),
-            tx_id_prefix: format!("{:x}-{:x}-", params.seed, params.stream),
+            tx_id_prefix: params.id_prefix.clone().unwrap_or_else(|| format!("{:x}-{:x}-", params.seed, params.stream)),
             sequence: 0,
         };
         generator.advance();
@@ -111,24 +112,43 @@ impl Generator {
 
     /// A payment that nothing planned: a habit, or an anomaly in its place. It may plan more.
     fn arrive(&mut self) -> Payment {
+        let mut user = self.population.pick_user(week::hour_of_week(self.arrival_ms), &mut self.rng);
+        while !self.population.is_active(user, self.arrival_ms, &mut self.rng) {
+            self.advance();
+            user = self.population.pick_user(week::hour_of_week(self.arrival_ms), &mut self.rng);
+        }
         let timestamp_ms = whole_ms(self.arrival_ms);
-        let user = self.population.pick_user(week::hour_of_week(self.arrival_ms), &mut self.rng);
         let decision = self.chances.decide(unit(&mut self.rng));
         let label = match decision {
             Decision::Instead(anomaly) => Some(anomaly),
             Decision::Habit => None,
             Decision::Plan(anomaly) => {
-                let quiet_hour = self.population.quiet_hour(user);
-                self.plans.add(anomaly, user, timestamp_ms, quiet_hour, &mut self.rng);
+                self.plan(anomaly, user, timestamp_ms);
                 None
             }
         };
         self.advance();
-        self.payment(user, timestamp_ms, label)
+        self.payment(user, timestamp_ms, label, Part::Plain)
     }
 
-    fn payment(&mut self, user: u32, timestamp_ms: i64, label: Option<Anomaly>) -> Payment {
-        let (merchant, amount) = self.population.purchase(user, label, &mut self.rng);
+    /// Plans what an anomaly adds to a payment of this user.
+    fn plan(&mut self, anomaly: Anomaly, user: u32, now_ms: i64) {
+        match anomaly {
+            Anomaly::CardTest => {
+                let merchant = self.population.stranger_to(user, &mut self.rng);
+                self.plans.add_card_test(user, merchant, now_ms, &mut self.rng);
+            }
+            Anomaly::MerchantCompromise => {
+                let payments = anomaly::victims(&mut self.rng);
+                let customers = self.population.customers_beside(user, payments, self.arrival_ms, &mut self.rng);
+                self.plans.add_compromise(&customers, payments, now_ms, &mut self.rng);
+            }
+            _ => self.plans.add(anomaly, user, now_ms, self.population.quiet_hour(user), &mut self.rng),
+        }
+    }
+
+    fn payment(&mut self, user: u32, timestamp_ms: i64, label: Option<Anomaly>, part: Part) -> Payment {
+        let (merchant, amount) = self.population.purchase(user, label, part, &mut self.rng);
         let mut tx_id = String::with_capacity(self.tx_id_prefix.len() + 10);
         tx_id.push_str(&self.tx_id_prefix);
         write!(tx_id, "{}", self.sequence).expect("invariant: writing to a String cannot fail");
@@ -152,7 +172,10 @@ impl Iterator for Generator {
     fn next(&mut self) -> Option<Payment> {
         let planned = self.plans.due(whole_ms(self.arrival_ms));
         Some(match planned {
-            Some(Planned { at_ms, user, anomaly, .. }) => self.payment(user, at_ms, Some(anomaly)),
+            Some(Planned { at_ms, user, anomaly, part, .. }) => {
+                self.population.renew(user, self.arrival_ms);
+                self.payment(user, at_ms, Some(anomaly), part)
+            }
             None => self.arrive(),
         })
     }

@@ -12,6 +12,10 @@ const MERCHANTS_MAX: u32 = 10_000_000;
 const RATE_MAX: f64 = 1e7;
 /// More than half would make the anomaly the habit.
 const SHARE_MAX: f64 = 0.5;
+/// Beyond this the first user pays for everyone.
+const SKEW_MAX: f64 = 4.0;
+/// Shorter than this an account would fade before it has grown.
+const ACCOUNT_DAYS_MIN: f64 = 60.0;
 /// The year 2200: room for every generator to go on within what a payment's time may be.
 const START_MAX_MS: i64 = 7_258_118_400_000;
 
@@ -37,6 +41,14 @@ pub struct GeneratorParams {
     pub anomaly_mix: AnomalyMix,
     /// The currency of all amounts.
     pub currency: String,
+    /// Zipf's exponent: the user of rank r pays as often as r^-skew says, so 0 is everyone alike. None is a natural crowd: few pay often,
+    /// but nobody pays for everyone.
+    pub skew: Option<f64>,
+    /// How long an account lives, in days, on average: it opens, grows into use, fades, and another one with habits of its own takes
+    /// its place. None: all live for ever.
+    pub account_days: Option<f64>,
+    /// What transaction ids begin with; none is made of seed and stream.
+    pub id_prefix: Option<String>,
 }
 
 impl Default for GeneratorParams {
@@ -52,15 +64,20 @@ impl Default for GeneratorParams {
             anomaly_share: 0.01,
             anomaly_mix: AnomalyMix::default(),
             currency: "USD".to_owned(),
+            skew: None,
+            account_days: None,
+            id_prefix: None,
         }
     }
 }
 
 impl GeneratorParams {
     /// Checks every bound.
-    pub(super) fn check(&self) -> Result<(), InvalidParams> {
-        let mix = &self.anomaly_mix;
-        let weights = [mix.account_takeover, mix.amount_spike, mix.odd_hour, mix.new_merchant];
+    ///
+    /// # Errors
+    /// The first parameter that is out of its bounds.
+    pub fn check(&self) -> Result<(), InvalidParams> {
+        let weights = self.anomaly_mix.0;
         let weights_right = weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0);
         let rate = self.payments_per_user_day;
         let checks = [
@@ -73,6 +90,12 @@ impl GeneratorParams {
                 "anomaly_mix",
                 weights_right && (self.anomaly_share <= 0.0 || weights.iter().sum::<f64>() > 0.0),
                 "weights of 0 or more, not all of them 0",
+            ),
+            ("skew", self.skew.is_none_or(|skew| (0.0..=SKEW_MAX).contains(&skew)), "from 0 to 4"),
+            (
+                "account_days",
+                self.account_days.is_none_or(|days| (ACCOUNT_DAYS_MIN..=1e6).contains(&days)),
+                "from 60 to a million",
             ),
         ];
         match checks.into_iter().find(|(_, right, _)| !right) {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use rand_chacha::rand_core::Rng;
 
-use super::anomaly::Anomaly;
+use super::accounts::{Account, Accounts};
+use super::anomaly::{Anomaly, Part};
 use super::params::GeneratorParams;
 use super::sample::{Weighted, below, between, normal, unit};
 use super::week::{HOUR_MS, HOURS_PER_DAY, HOURS_PER_WEEK, RHYTHMS, Rhythm};
@@ -22,6 +23,8 @@ const MERCHANT_EXPONENT: f64 = 0.9;
 const TYPICAL_LOG_AMOUNT: f64 = 3.178_053_830_347_946;
 const CENTS: f64 = 100.0;
 const AMOUNT_MAX: f64 = 1_000_000.0;
+/// People looked at for customers of one merchant: enough for a popular one among any number of users.
+const LOOKS_FOR_CUSTOMERS: u32 = 2_000;
 const CATEGORIES: [&str; 16] = [
     "grocery",
     "bakery",
@@ -44,6 +47,8 @@ const CATEGORIES: [&str; 16] = [
 /// What one user always does.
 struct User {
     name: Arc<str>,
+    /// How many accounts were in this place before.
+    account: u32,
     rhythm: Rhythm,
     /// The mean and deviation of the logarithm of their amounts.
     log_amount: f32,
@@ -61,6 +66,8 @@ pub(super) struct Population {
     rhythms: Vec<RhythmUsers>,
     /// For each hour of the week, the rate of everyone together and the share of each rhythm, summed up.
     hours: Box<[Hour; HOURS_PER_WEEK]>,
+    /// None where accounts live for ever.
+    accounts: Option<Accounts>,
 }
 
 /// The users of one rhythm.
@@ -80,7 +87,8 @@ impl Population {
         let merchant_by_popularity = Weighted::new(&falling(params.merchants, MERCHANT_RANK_OFFSET, MERCHANT_EXPONENT));
         let merchants: Box<[Arc<str>]> = (0..params.merchants).map(merchant_name).collect();
         let users: Box<[User]> = (0..params.users).map(|number| User::new(number, &merchant_by_popularity, rng)).collect();
-        let activity = falling(params.users, USER_RANK_OFFSET, USER_EXPONENT);
+        let (offset, exponent) = params.skew.map_or((USER_RANK_OFFSET, USER_EXPONENT), |skew| (1.0, skew));
+        let activity = falling(params.users, offset, exponent);
         let mean_activity = activity.iter().sum::<f64>() / f64::from(params.users);
         let mut members: Vec<(Vec<u32>, Vec<f64>)> = vec![Default::default(); RHYTHMS];
         for ((number, user), weight) in (0..).zip(&users).zip(&activity) {
@@ -102,7 +110,52 @@ impl Population {
             }
             rhythms.push(RhythmUsers { by_activity: Weighted::new(&weights), members: numbers });
         }
-        Self { users, merchants, merchant_by_popularity, rhythms, hours }
+        let accounts = params.account_days.map(|days| Accounts::new(params.seed, days));
+        Self { users, merchants, merchant_by_popularity, rhythms, hours, accounts }
+    }
+
+    /// True where the user's account is used at this time: one that is young or about to close is used less.
+    pub(super) fn is_active(&mut self, user: u32, time_ms: f64, rng: &mut impl Rng) -> bool {
+        let activity = self.renew(user, time_ms);
+        activity >= 1.0 || unit(rng) < activity
+    }
+
+    /// An account that has ended makes room for the one of this time; how much that is used.
+    pub(super) fn renew(&mut self, user: u32, time_ms: f64) -> f64 {
+        let Some(accounts) = &self.accounts else { return 1.0 };
+        let Account { number, activity } = accounts.at(user, time_ms);
+        let present = &mut self.users[user as usize];
+        if present.account != number {
+            let rhythm = present.rhythm;
+            *present = User::new(user, &self.merchant_by_popularity, &mut accounts.habits(user, number));
+            // The place keeps its rhythm, by which it is drawn.
+            (present.rhythm, present.account, present.name) = (rhythm, number, Arc::from(format!("user-{user:06}.{number}")));
+        }
+        activity
+    }
+
+    /// A merchant that the user does not know.
+    pub(super) fn stranger_to(&self, user: u32, rng: &mut impl Rng) -> u32 {
+        self.unknown_merchant(&self.users[user as usize], rng)
+    }
+
+    /// The user and up to so many others who go where the user goes most.
+    pub(super) fn customers_beside(&mut self, user: u32, wanted: u32, now_ms: f64, rng: &mut impl Rng) -> Vec<u32> {
+        let breached = self.users[user as usize].known()[0].0;
+        let everyone = u32::try_from(self.users.len()).expect("invariant: users are counted in u32");
+        let mut customers = vec![user];
+        for _ in 0..LOOKS_FOR_CUSTOMERS {
+            let other = below(rng, everyone);
+            self.renew(other, now_ms);
+            let knows = self.users[other as usize].known().iter().any(|(known, _)| *known == breached);
+            if knows && !customers.contains(&other) {
+                customers.push(other);
+            }
+            if customers.len() >= wanted as usize {
+                break;
+            }
+        }
+        customers
     }
 
     /// How many payments a millisecond everyone together makes in this hour of the week.
@@ -126,11 +179,14 @@ impl Population {
     }
 
     /// Where the user goes and what they pay.
-    pub(super) fn purchase(&self, user: u32, label: Option<Anomaly>, rng: &mut impl Rng) -> (u32, f64) {
+    pub(super) fn purchase(&self, user: u32, label: Option<Anomaly>, part: Part, rng: &mut impl Rng) -> (u32, f64) {
         let user = &self.users[user as usize];
+        if let Part::Test(merchant) = part {
+            return (merchant, libm::round(between(rng, 0.5, 2.5) * CENTS) / CENTS);
+        }
         let somewhere_new = match label {
-            Some(Anomaly::AccountTakeover | Anomaly::NewMerchant) => true,
             Some(Anomaly::AmountSpike | Anomaly::OddHour) => false,
+            Some(_) => true,
             None => unit(rng) < CURIOSITY,
         };
         let (merchant, log_factor) = if somewhere_new { (self.unknown_merchant(user, rng), 0.0) } else { user.favourite(rng) };
@@ -141,6 +197,8 @@ impl Population {
             Some(Anomaly::AmountSpike) => between(rng, 10.0, 50.0),
             Some(Anomaly::AccountTakeover) => between(rng, 1.5, 6.0),
             Some(Anomaly::NewMerchant) => between(rng, 3.0, 8.0),
+            Some(Anomaly::CardTest) => between(rng, 8.0, 25.0),
+            Some(Anomaly::MerchantCompromise) => between(rng, 2.0, 8.0),
             Some(Anomaly::OddHour) | None => 1.0,
         };
         let amount = (libm::exp(log_amount) * factor).clamp(1.0 / CENTS, AMOUNT_MAX);
@@ -173,6 +231,7 @@ impl User {
         let weekend = below(rng, u32::try_from(Rhythm::WEEKENDS).expect("invariant: a few")) as usize;
         let mut user = Self {
             name: Arc::from(format!("user-{number:06}")),
+            account: 0,
             rhythm: Rhythm::new(favourite_hour, weekend),
             log_amount: narrow(TYPICAL_LOG_AMOUNT + 0.6 * normal(rng)),
             log_deviation: narrow(between(rng, 0.25, 0.6)),

@@ -3,7 +3,7 @@
 use rand_chacha::rand_core::Rng;
 
 /// Uniform in [0, 1), in steps of 2^-53.
-pub(super) fn unit(rng: &mut impl Rng) -> f64 {
+pub(crate) fn unit(rng: &mut impl Rng) -> f64 {
     const STEP: f64 = 1.0 / (1u64 << 53) as f64;
     #[expect(clippy::cast_precision_loss, reason = "53 bits are exact in a double")]
     let steps = (rng.next_u64() >> 11) as f64;
@@ -16,7 +16,7 @@ pub(super) fn between(rng: &mut impl Rng, low: f64, high: f64) -> f64 {
 }
 
 /// Uniform in `0..bound`, by multiplication; the bias is below 2^-32 and of no account for made-up payments.
-pub(super) fn below(rng: &mut impl Rng, bound: u32) -> u32 {
+pub(crate) fn below(rng: &mut impl Rng, bound: u32) -> u32 {
     let product = u64::from(bound) * u64::from(rng.next_u32());
     u32::try_from(product >> 32).expect("invariant: the product of two u32 has 64 bits")
 }
@@ -31,6 +31,16 @@ pub(super) fn exponential(rng: &mut impl Rng) -> f64 {
 pub(super) fn normal(rng: &mut impl Rng) -> f64 {
     let radius = libm::sqrt(2.0 * exponential(rng));
     radius * libm::cos(std::f64::consts::TAU * unit(rng))
+}
+
+/// A number that belongs to another one for ever (SplitMix64's finaliser), uniform in [0, 1): for what is looked up, not drawn in order.
+pub(super) fn unit_of(seed: u64, number: u64) -> f64 {
+    let mut mixed = (seed ^ 0x9e37_79b9_7f4a_7c15).wrapping_add(number.wrapping_mul(0xbf58_476d_1ce4_e5b9));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    #[expect(clippy::cast_precision_loss, reason = "53 bits are exact in a double")]
+    let steps = ((mixed ^ (mixed >> 31)) >> 11) as f64;
+    steps / (1u64 << 53) as f64
 }
 
 /// Draws an index by its weight in constant time (Walker's alias method, built as Vose did).

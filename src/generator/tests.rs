@@ -73,10 +73,10 @@ fn each_anomaly_has_its_share() {
         let count = payments.iter().filter(|payment| payment.label == Some(anomaly)).count();
         f64::from(u32::try_from(count).unwrap()) / 400_000.0
     };
-    let shares = Anomaly::ALL.map(share);
-    let expected = [0.004, 0.0025, 0.0015, 0.002];
-    for ((anomaly, share), expected) in Anomaly::ALL.iter().zip(shares).zip(expected) {
-        assert!((share / expected - 1.0).abs() < 0.2, "{anomaly}: {share}, expected {expected}");
+    let expected = [0.004, 0.0025, 0.0015, 0.002, 0.0, 0.0];
+    for (anomaly, expected) in Anomaly::ALL.into_iter().zip(expected) {
+        let share = share(anomaly);
+        assert!((share - expected).abs() <= expected * 0.2, "{anomaly}: {share}, expected {expected}");
     }
     let none = generate(&GeneratorParams { anomaly_share: 0.0, ..params }, 50_000);
     assert!(none.iter().all(|payment| payment.label.is_none()));
@@ -110,7 +110,7 @@ fn anomalies_are_what_their_names_say() {
                 let before = last_takeover.insert(user, payment.timestamp_ms);
                 quick += u32::from(before.is_some_and(|before| payment.timestamp_ms - before <= 60_000));
             }
-            Some(Anomaly::NewMerchant) | None => {}
+            _ => {}
         }
     }
     assert!(quick * 100 > takeovers * 85, "{quick} of {takeovers} come within a minute of the one before");
@@ -140,12 +140,97 @@ fn parameters_out_of_bounds_are_named() {
         GeneratorParams { payments_per_user_day: f64::NAN, ..params(1) },
         GeneratorParams { payments_per_user_day: 0.0, ..params(1) },
         GeneratorParams { anomaly_share: 0.6, ..params(1) },
-        GeneratorParams { anomaly_mix: AnomalyMix { odd_hour: -1.0, ..AnomalyMix::default() }, ..params(1) },
+        GeneratorParams { anomaly_mix: AnomalyMix([1.0, 1.0, -1.0, 1.0, 1.0, 1.0]), ..params(1) },
+        GeneratorParams { skew: Some(-0.1), ..params(1) },
+        GeneratorParams { account_days: Some(1.0), ..params(1) },
     ];
     let names = wrong.map(|params| Generator::new(&params).err().map(|error| error.parameter));
-    let expected =
-        ["users", "merchants", "start_ms", "payments_per_user_day", "payments_per_user_day", "anomaly_share", "anomaly_mix"];
+    let expected = [
+        "users",
+        "merchants",
+        "start_ms",
+        "payments_per_user_day",
+        "payments_per_user_day",
+        "anomaly_share",
+        "anomaly_mix",
+        "skew",
+        "account_days",
+    ];
     assert_eq!(names, expected.map(Some));
+}
+
+/// Everything there is, over three years.
+fn everything(users: u32) -> GeneratorParams {
+    GeneratorParams { anomaly_mix: AnomalyMix::EVERY_KIND, account_days: Some(300.0), anomaly_share: 0.02, ..params(users) }
+}
+
+#[test]
+fn incidents_of_several_payments_have_their_share_and_their_shape() {
+    let payments = generate(&everything(2_000), 300_000);
+    let mut tests: BTreeMap<&str, Vec<&Payment>> = BTreeMap::new();
+    let mut counts: BTreeMap<Anomaly, f64> = BTreeMap::new();
+    let mut strangers = 0;
+    let mut known: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for payment in &payments {
+        let user: &str = &payment.user_id;
+        match payment.label {
+            None => drop(known.entry(user).or_default().insert(&payment.merchant)),
+            Some(Anomaly::CardTest) => tests.entry(user).or_default().push(payment),
+            Some(Anomaly::MerchantCompromise) => {
+                strangers += i32::from(known.get(user).is_none_or(|known| !known.contains(&*payment.merchant)));
+            }
+            Some(_) => {}
+        }
+        if let Some(label) = payment.label {
+            *counts.entry(label).or_default() += 1.0;
+        }
+    }
+    for (anomaly, weight) in Anomaly::ALL.into_iter().zip(AnomalyMix::EVERY_KIND.0) {
+        let (count, expected) = (counts[&anomaly], weight * 0.02 * 300_000.0);
+        assert!((count / expected - 1.0).abs() < 0.35, "{anomaly}: {count}, expected {expected}");
+    }
+    assert!(f64::from(strangers) > counts[&Anomaly::MerchantCompromise] * 0.8, "{strangers} at merchants they do not know");
+    let (mut small, mut large) = (0, 0);
+    for payments in tests.values() {
+        for pair in payments.windows(2).filter(|pair| pair[1].timestamp_ms - pair[0].timestamp_ms < 700_000) {
+            small += u32::from(pair[0].amount <= 2.5);
+            large += u32::from(pair[0].amount <= 2.5 && pair[1].amount > 20.0);
+        }
+    }
+    assert!(large > 100 && small > 3 * large, "{small} small payments, {large} times a large one behind them");
+}
+
+#[test]
+fn accounts_come_and_go_where_that_is_asked_for() {
+    let payments = generate(&everything(300), 300_000);
+    let mut lives: BTreeMap<&str, (i64, i64, u32)> = BTreeMap::new();
+    for payment in &payments {
+        let life = lives.entry(&payment.user_id).or_insert((payment.timestamp_ms, 0, 0));
+        (life.1, life.2) = (payment.timestamp_ms, life.2 + 1);
+    }
+    assert!(lives.len() > 500, "{} accounts of 300 people in most of a year", lives.len());
+    let span_days = (payments[299_999].timestamp_ms - payments[0].timestamp_ms) / 86_400_000;
+    let longest = lives.values().map(|(first, last, _)| (last - first) / 86_400_000).max().unwrap();
+    assert!(longest <= 451 && longest < span_days + 1, "{longest} of {span_days} days");
+    let forever = generate(&GeneratorParams { account_days: None, ..everything(300) }, 50_000);
+    assert!(forever.iter().all(|payment| !payment.user_id.contains('.')));
+}
+
+#[test]
+fn skew_is_zipfs() {
+    let share_of_first = |skew: f64| {
+        let payments = generate(&GeneratorParams { skew: Some(skew), anomaly_share: 0.0, ..params(200) }, 100_000);
+        let mut counts: BTreeMap<&str, f64> = BTreeMap::new();
+        for payment in &payments {
+            *counts.entry(&payment.user_id).or_default() += 1.0;
+        }
+        counts.get("user-000000").copied().unwrap_or(0.0) / 100_000.0
+    };
+    let harmonic = |skew: f64| (1..=200).map(|rank| f64::from(rank).powf(-skew)).sum::<f64>();
+    for skew in [0.0, 0.5, 1.0, 1.5] {
+        let (share, expected) = (share_of_first(skew), 1.0 / harmonic(skew));
+        assert!((share / expected - 1.0).abs() < 0.15, "{skew}: the first user makes {share}, by Zipf {expected}");
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ mod failing_workers;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use state::backend::Backend;
@@ -135,6 +135,8 @@ pub struct Instance {
     pub shared: Shared,
     /// Health, as probes see it.
     pub health: Arc<crate::api::Health>,
+    /// Where a demo puts what starts and stops its synthetic load.
+    pub load: Arc<OnceLock<crate::load::Control>>,
     started_at_ms: i64,
     ends: Ends,
     workers: Workers,
@@ -217,6 +219,7 @@ impl Instance {
             metrics,
             tasks,
             health,
+            load: Arc::default(),
             started_at_ms: crate::clock::now_ms(),
             workers,
             herald,
@@ -245,6 +248,7 @@ impl Instance {
             labels: self.labels.clone(),
             snoozes: self.snoozes.clone(),
             params: self.params.clone(),
+            load: Arc::clone(&self.load),
             directory: self.directory(),
             session_ms: session_ms(settings),
             health: Arc::clone(&self.health),

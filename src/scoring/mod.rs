@@ -10,6 +10,7 @@ mod params;
 mod processor;
 mod repartition;
 mod slot;
+mod trace;
 mod wiring;
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ use state::store::Value;
 pub use commands::{Command, CommandKind};
 pub use fx::{FxError, FxTable};
 pub use params::{Partitioning, ScoringParams};
-pub use processor::{PROFILES, Scoring};
+pub use processor::{PROFILES, SEVERITIES, Scoring, VERDICTS_BY_SEVERITY};
 pub use slot::ModelSlot;
 pub use wiring::{TopicNames, scoring_topology, snoozes_topic};
 

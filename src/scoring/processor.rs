@@ -12,7 +12,7 @@ use models::{Cause, Limits, Model, Observation, Transaction, explain, verdict};
 use state::store::Mark;
 use topology::partitioner::partition_of;
 use topology::processor::{Context, ProcessError, Processor, Result};
-use topology::record::{Batch, Record};
+use topology::record::{Batch, Header, Record};
 use topology::topology::StoreId;
 
 use super::UserProfile;
@@ -20,6 +20,7 @@ use super::commands::{Command, CommandKind};
 use super::params::{Partitioning, ScoringParams};
 use super::repartition::{ORIGIN, TOMBSTONE, TOMBSTONE_MESSAGE};
 use super::slot::ModelSlot;
+use super::trace;
 
 /// The profiles store's number in its sub-topology.
 pub const PROFILES: StoreId = StoreId(0);
@@ -28,6 +29,11 @@ const VERDICTS: usize = 0;
 const ANOMALIES: usize = 1;
 /// Inputs, in the order declared.
 const COMMANDS: u8 = 1;
+
+/// The family under which verdicts are counted by severity.
+pub const VERDICTS_BY_SEVERITY: &str = "verdicts";
+/// Every severity, in the order of its numbers.
+pub const SEVERITIES: [Severity; 5] = [Severity::None, Severity::Low, Severity::Medium, Severity::High, Severity::Critical];
 
 /// Records of a task by which the producers' partitioning is judged, and how many of them may be misplaced.
 const JUDGED: u64 = 1000;
@@ -191,27 +197,36 @@ impl Scoring {
         if let Some(model) = &model {
             model.forest.raw_scores(&self.rows, &mut self.raw);
         }
+        context.lap("score");
+        let mut severities = [0; SEVERITIES.len()];
+        let mut headers: Vec<Header<'_>> = Vec::new();
         let scored = payments.iter().filter_map(|payment| payment.observation.as_ref().map(|seen| (payment, seen)));
         for (at, (payment, observation)) in scored.enumerate() {
             let scored = model.as_deref().map(|model| (model, self.raw[at]));
-            let is_anomaly = self.write_verdict(payment, observation, scored, context);
+            let (is_anomaly, severity) = self.write_verdict(payment, observation, scored, context);
+            severities[severity as usize] += 1;
+            trace::carried(&payment.record, &mut headers);
             let (key, timestamp) = (payment.transaction.user_id.as_bytes(), payment.record.timestamp);
-            context.emit_here(VERDICTS, key, &self.text, timestamp)?;
+            context.emit_here_with(VERDICTS, key, &self.text, timestamp, &headers)?;
             if is_anomaly {
-                context.emit_here(ANOMALIES, key, &self.text, timestamp)?;
+                context.emit_here_with(ANOMALIES, key, &self.text, timestamp, &headers)?;
             }
         }
+        for (severity, count) in SEVERITIES.into_iter().zip(severities) {
+            context.count(VERDICTS_BY_SEVERITY, severity.as_str(), count);
+        }
+        context.lap("emit");
         Ok(())
     }
 
-    /// Writes the verdict into `self.text`; true where it is an anomaly.
+    /// Writes the verdict into `self.text`; says whether it is an anomaly, and how severe.
     fn write_verdict(
         &mut self,
         payment: &Payment<'_>,
         observation: &Observation,
         scored: Option<(&Model, f64)>,
         context: &Context<'_>,
-    ) -> bool {
+    ) -> (bool, Severity) {
         write_id(&mut self.id, &payment.record, self.params.partitioning, context);
         let id = std::str::from_utf8(&self.id).expect("invariant: made of a topic's name and digits");
         let score = scored.map(|(model, raw)| model.score(raw));
@@ -223,6 +238,7 @@ impl Scoring {
             _ => Vec::new(),
         };
         let explanation = explain::explanation(&reasons);
+        let severity = score.map_or(Severity::None, |score| verdict::severity(score, self.params.threshold));
         let Transaction { user_id, merchant, tx_id, currency, event_time, amount } = &payment.transaction;
         self.text.clear();
         VerdictRef {
@@ -236,7 +252,7 @@ impl Scoring {
             score,
             raw_score: scored.map(|(_, raw)| raw),
             is_anomaly,
-            severity: score.map_or(Severity::None, |score| verdict::severity(score, self.params.threshold)),
+            severity,
             explanation: &explanation,
             reasons: &reasons,
             features: &observation.features,
@@ -244,7 +260,7 @@ impl Scoring {
             fx: payment.fx.as_ref(),
         }
         .write_json(&mut self.text);
-        is_anomaly
+        (is_anomaly, severity)
     }
 
     fn command(&mut self, record: &Record<'_>, context: &mut Context<'_>) -> Result {
@@ -305,9 +321,12 @@ impl Processor for Scoring {
         }
         self.follow_model(context, &batch.get(0))?;
         let mut payments = self.decode(batch, context)?;
+        context.lap("decode");
         let users = payments.iter().map(|payment| payment.transaction.user_id.as_bytes());
         context.store::<UserProfile>(PROFILES).prefetch(users)?;
+        context.lap("prefetch");
         self.observe(&mut payments, context);
+        context.lap("observe");
         self.emit(&payments, context)
     }
 }

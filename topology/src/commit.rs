@@ -60,6 +60,7 @@ impl<B: Broker> Worker<B> {
         for task in self.tasks.values_mut().filter(|task| task.phase == Phase::Running) {
             task.settle();
             counters.add(task);
+            task.notes.publish(&self.metrics);
             task.publish(&self.shared, now_ms);
         }
         set.clear();

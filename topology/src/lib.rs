@@ -29,6 +29,7 @@ pub mod decision;
 pub mod driver;
 mod emptying;
 pub mod metrics;
+mod notes;
 pub mod partitioner;
 pub mod predecessors;
 pub mod processor;

@@ -2,10 +2,46 @@
 //!
 //! Plain atomics: each worker adds once a batch or commit, never per record.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Upper bounds of the commit-time buckets, in seconds.
 pub const COMMIT_BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// Upper bounds of the buckets of stages' times, in seconds.
+pub const STAGE_BUCKETS: [f64; 10] = [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25];
+
+/// How long something took, again and again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// How often, by the bucket of [`STAGE_BUCKETS`] it falls in; the last one is above all bounds.
+    pub buckets: [u64; STAGE_BUCKETS.len() + 1],
+    /// Microseconds in all.
+    pub micros: u64,
+}
+
+impl Times {
+    pub(crate) fn add(&mut self, micros: u64) {
+        let seconds = micros as f64 / 1e6;
+        self.buckets[STAGE_BUCKETS.partition_point(|&bound| bound < seconds)] += 1;
+        self.micros += micros;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.micros += other.micros;
+        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
+            *mine += theirs;
+        }
+    }
+}
+
+/// What processors count and time under names of their own.
+#[derive(Debug, Default)]
+pub(crate) struct Named {
+    counts: BTreeMap<&'static str, BTreeMap<String, u64>>,
+    times: BTreeMap<&'static str, Times>,
+}
 
 macro_rules! counters {
     ($(#[doc = $doc:literal] $name:ident),* $(,)?) => {
@@ -15,6 +51,7 @@ macro_rules! counters {
             $(#[doc = $doc] pub $name: AtomicU64,)*
             /// Commits by the bucket of [`COMMIT_BUCKETS`] they fall in; the last one is above all bounds.
             pub commit_buckets: [AtomicU64; COMMIT_BUCKETS.len() + 1],
+            pub(crate) named: Mutex<Named>,
         }
 
         impl Metrics {
@@ -73,6 +110,40 @@ impl Metrics {
     /// Adds to a counter.
     pub(crate) fn add(counter: &AtomicU64, by: u64) {
         counter.fetch_add(by, Ordering::Relaxed);
+    }
+
+    fn named(&self) -> MutexGuard<'_, Named> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Once a commit and task.
+    pub(crate) fn note(&self, counts: &BTreeMap<&'static str, BTreeMap<String, u64>>, times: &BTreeMap<&'static str, Times>) {
+        let mut named = self.named();
+        for (family, names) in counts {
+            let known = named.counts.entry(*family).or_default();
+            for (name, by) in names {
+                match known.get_mut(name) {
+                    Some(count) => *count += by,
+                    None => drop(known.insert(name.clone(), *by)),
+                }
+            }
+        }
+        for (stage, times) in times {
+            named.times.entry(*stage).or_default().merge(times);
+        }
+    }
+
+    /// What processors counted in this family ([`crate::processor::Context::count`]), by name; committed records only. The engine
+    /// itself counts `dead_letters` by cause.
+    #[must_use]
+    pub fn counted(&self, family: &str) -> BTreeMap<String, u64> {
+        self.named().counts.get(family).cloned().unwrap_or_default()
+    }
+
+    /// The time that each stage of a batch took ([`crate::processor::Context::lap`]).
+    #[must_use]
+    pub fn stages(&self) -> BTreeMap<&'static str, Times> {
+        self.named().times.clone()
     }
 
     /// A worker was replaced by whoever drives it.

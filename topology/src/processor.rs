@@ -10,7 +10,9 @@ use state::backend::BackendError;
 use state::store::{AnyStore, Mark, Store, Value};
 
 use crate::broker::BrokerError;
+use crate::clock::Clock;
 use crate::decision::Decision;
+use crate::notes::Notes;
 use crate::partitioner::partition_of;
 use crate::record::{Batch, Header, Outgoing, Record, TopicId, TopicPartition};
 use crate::topology::{StoreId, TaskId};
@@ -105,6 +107,8 @@ pub struct Context<'a> {
     /// The lead input's next offset: what has been processed is below it.
     pub(crate) lead_next: u64,
     pub(crate) counters: &'a mut TaskCounters,
+    pub(crate) notes: &'a mut Notes,
+    pub(crate) clock: Option<&'a dyn Clock>,
 }
 
 /// Where dead letters go, and how large one may be.
@@ -195,14 +199,38 @@ impl Context<'_> {
     /// # Errors
     /// The broker's.
     pub fn emit_here(&mut self, output: usize, key: &[u8], value: &[u8], timestamp: i64) -> Result {
+        self.emit_here_with(output, key, value, timestamp, &[])
+    }
+
+    /// As [`Self::emit_here`], with headers.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub fn emit_here_with(&mut self, output: usize, key: &[u8], value: &[u8], timestamp: i64, headers: &[Header<'_>]) -> Result {
         let topic = self.outputs[output];
         let partitions = self.counts.of(topic);
         if partitions != self.counts.of(self.lead) {
-            return self.emit(output, key, value, timestamp);
+            return self.emit_with(output, key, value, timestamp, headers);
         }
         let to = TopicPartition { topic, partition: self.task.partition };
         self.counters.emitted += 1;
-        Ok(self.sink.send(&Outgoing { to, key: Some(key), value: Some(value), timestamp, headers: &[] })?)
+        Ok(self.sink.send(&Outgoing { to, key: Some(key), value: Some(value), timestamp, headers })?)
+    }
+
+    /// Counts under a name, to be read from [`crate::metrics::Metrics::counted`] once the records at hand are committed. Count once a
+    /// batch, and take names from a closed set: they become labels. No part of a result may depend on it.
+    pub fn count(&mut self, family: &'static str, name: &str, by: u64) {
+        if by > 0 {
+            self.notes.count(family, name, by);
+        }
+    }
+
+    /// A stage of the batch is done: the time since the last one, or since the batch began, is that stage's
+    /// ([`crate::metrics::Metrics::stages`]).
+    pub fn lap(&mut self, stage: &'static str) {
+        if let Some(clock) = self.clock {
+            self.notes.lap(stage, clock);
+        }
     }
 
     /// Puts a record aside: its bytes and headers go to the dead letters with the cause (KIP-1034), and the stream goes on. `message` is
@@ -218,6 +246,7 @@ impl Context<'_> {
             return Err(ProcessError::Stop(what));
         };
         self.counters.dead_letters += 1;
+        self.notes.count("dead_letters", exception, 1);
         let partition = record.from.partition % self.counts.of(to.topic);
         let to_partition = TopicPartition { topic: to.topic, partition };
         let origin = self.topic_names.name(record.from.topic);

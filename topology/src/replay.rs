@@ -52,7 +52,8 @@ impl Replay {
     pub fn new(topology: Arc<Topology>, partitions: Vec<u32>, id: TaskId, backend: Arc<dyn Backend>) -> Result<Self> {
         let dead_letters = topology.dead_letters().map(|topic| DeadLetters { topic, max_bytes: usize::MAX });
         let counts = Arc::new(Counts(partitions));
-        let shared = Shared { topology, counts, backend, tasks: Arc::new(Tasks::default()), dead_letters, worker: 0 };
+        let shared =
+            Shared { topology, counts, backend, tasks: Arc::new(Tasks::default()), dead_letters, worker: 0, clock: None };
         // A value that includes a record already is for the caller to find, not for an assertion.
         let options = StoreOptions { cache_bytes: CACHE_BYTES, exactly_once: false, hash_seed: 0 };
         let mut task = Task::new(id, &shared, &options);

@@ -15,7 +15,9 @@ use std::sync::Arc;
 use state::backend::{Backend, Positions, StorePartition};
 use state::store::{AnyStore, StoreOptions};
 
+use crate::clock::Clock;
 use crate::decision::Decision;
+use crate::notes::Notes;
 use crate::processor::{Context, Counts, DeadLetters, Processor, Punctuation, Result, Schedule, Sink, TaskCounters};
 use crate::record::{Batch, TopicPartition};
 use crate::restore::{Progress, pace};
@@ -63,6 +65,8 @@ pub(crate) struct Shared {
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) dead_letters: Option<DeadLetters>,
     pub(crate) worker: usize,
+    /// For measuring only. None in a replay: it measures nothing.
+    pub(crate) clock: Option<Arc<dyn Clock>>,
 }
 
 pub(crate) struct Task {
@@ -87,6 +91,7 @@ pub(crate) struct Task {
     /// not decided then must not come before them now.
     pub(crate) replay_until: u64,
     pub(crate) counters: TaskCounters,
+    pub(crate) notes: Notes,
     processor: Box<dyn Processor>,
     due: Vec<Due>,
     stream_time_ms: Option<i64>,
@@ -121,6 +126,7 @@ impl Task {
             decided: VecDeque::new(),
             replay_until: 0,
             counters: TaskCounters::default(),
+            notes: Notes::default(),
             settled: (None, vec![None; due.len()]),
             due,
             processor,
@@ -139,6 +145,8 @@ impl Task {
         assert!(legal, "task {}: {:?} -> {phase:?} is no transition", self.id, self.phase);
         if phase == Phase::Suspended {
             self.stores.iter_mut().for_each(|store| store.rollback());
+            self.counters = TaskCounters::default();
+            self.notes.forget();
             // What the processor remembers of the void transaction is void too (a decision that it believes written, say).
             self.processor = (shared.topology.subs()[usize::from(self.id.sub)].make)(self.id);
             self.stream_time_ms = self.settled.0;
@@ -211,6 +219,9 @@ impl Task {
         let (first, last) = (batch.get(0), batch.get(batch.len() - 1));
         assert!(first.offset >= self.inputs[input].next, "task {}: an input went back", self.id);
         let newest = batch.iter().map(|record| record.timestamp).max();
+        if let Some(clock) = &shared.clock {
+            self.notes.begin(&**clock);
+        }
         let (processor, mut context) = self.split(input as u8, shared, sink);
         processor.process(batch, &mut context)?;
         self.counters.records += batch.len() as u64;
@@ -242,6 +253,8 @@ impl Task {
             lead: sub.lead(),
             lead_next: self.inputs[0].next,
             counters: &mut self.counters,
+            notes: &mut self.notes,
+            clock: shared.clock.as_deref(),
         };
         (&mut *self.processor, context)
     }

@@ -164,6 +164,7 @@ impl<B: Broker> Worker<B> {
             tasks: parts.tasks,
             dead_letters: dead_letters.map(|topic| DeadLetters { topic, max_bytes: config.dead_letter_max_bytes }),
             worker: config.index,
+            clock: Some(Arc::clone(&parts.clock)),
         };
         Self {
             broker,

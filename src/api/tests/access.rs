@@ -109,3 +109,11 @@ fn without_tokens_only_this_machine_by_its_own_name_is_answered() {
     }
     world.client().send("GET", "http://evil.example/v1/health", &["Host: localhost"], b"").problem(403, "not-local");
 }
+
+#[test]
+fn only_a_demo_makes_load() {
+    let world = World::idle(ScoringParams::default(), Vec::new());
+    for method in ["GET", "POST", "DELETE"] {
+        world.client().send(method, "/v1/demo/load", &[], b"").problem(404, "no-such-route");
+    }
+}

@@ -6,6 +6,7 @@ mod anywhere;
 mod arbitrary;
 mod client;
 mod contract;
+mod deployed;
 mod inference;
 mod models;
 mod orders;

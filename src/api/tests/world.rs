@@ -247,6 +247,7 @@ impl World {
             labels,
             snoozes,
             params,
+            load: Arc::default(),
             directory,
             session_ms: SESSION_MS,
             health: Arc::clone(&health),

@@ -11,6 +11,7 @@ mod crashes;
 mod figures;
 mod instances;
 mod limits;
+mod load;
 mod lost_commits;
 mod members;
 mod migrate;

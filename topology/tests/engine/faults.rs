@@ -149,6 +149,11 @@ fn an_abort_that_the_broker_asks_for_costs_one_round_only() {
     assert_eq!(driver.metrics.aborts_total.load(std::sync::atomic::Ordering::Relaxed), 1);
     assert_eq!(driver.sim.faults_injected()[&(Op::EndTxnCommit, FaultKind::Error)], 1);
     check(&driver, 2, true);
+    let count = |name: &str| driver.sim.committed_records(ledger::topic(name)).len() as u64;
+    let counted = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(counted(&driver.metrics.emitted_total), count("balances"), "what an abort voids is not counted");
+    assert_eq!((counted(&driver.metrics.dead_letters_total), count("dead")), (1, 1));
+    assert_eq!(driver.metrics.counted("dead_letters")["poison"], 1);
 }
 
 #[test]
