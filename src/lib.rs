@@ -25,6 +25,7 @@ pub mod live;
 pub mod logging;
 pub mod membership;
 pub mod migrate;
+pub mod notify;
 pub mod output;
 pub mod parallel;
 pub mod query;

@@ -26,6 +26,7 @@ mod health;
 mod inference;
 mod labels;
 mod models;
+mod notifications;
 mod pages;
 mod parameters;
 mod patience;
@@ -60,6 +61,7 @@ use crate::config::ProcessingGuarantee;
 use crate::labels::Labels;
 use crate::live::Live;
 use crate::membership::Directory;
+use crate::notify::Notifications;
 use crate::redrive::Desk;
 use crate::registry::Registry;
 use crate::retraining::Retraining;
@@ -98,6 +100,8 @@ pub struct Api {
     pub labels: Labels,
     /// Who is left alone.
     pub snoozes: Snoozes,
+    /// Who is told of anomalies, and what waits; none where nobody is.
+    pub notifications: Option<Notifications>,
     /// How the stream scores.
     pub params: ScoringParams,
     /// Who has the partitions that this instance has not.

@@ -27,8 +27,8 @@ use super::problem::{Kind, Problem};
 use super::reply::{Content, Reply};
 use super::site::Site;
 use super::{
-    anywhere, dead_letters, exposition, graph, inference, labels, models, pages, probes, profile, recent, shadow, stores, stream,
-    train, users,
+    anywhere, dead_letters, exposition, graph, inference, labels, models, notifications, pages, probes, profile, recent, shadow,
+    stores, stream, train, users,
 };
 use crate::config::Scope;
 use crate::query::{ANSWERED_BY, HOP};
@@ -147,7 +147,7 @@ const fn delete(path: &'static str, access: Access, run: Run) -> Route {
 }
 
 /// Every route there is.
-pub(crate) static ROUTES: [Route; 35] = [
+pub(crate) static ROUTES: [Route; 37] = [
     get("/", Access::Open, Run::Here(pages::index)),
     get("/assets/{}", Access::Open, Run::Here(pages::asset)),
     get("/livez", Access::Open, Run::Here(probes::livez)),
@@ -183,6 +183,8 @@ pub(crate) static ROUTES: [Route; 35] = [
     post("/v1/snoozes", WRITE, Run::Aside(labels::snooze)),
     get("/v1/snoozes", QUERY, Run::Here(labels::list_snoozes)),
     delete("/v1/snoozes/{}", WRITE, Run::Aside(labels::end_snooze)),
+    get("/v1/notifications", QUERY, Run::Here(notifications::list)),
+    call("/v1/notifications/{}/resend", ADMIN, Run::Aside(notifications::resend)),
 ];
 
 /// Answers a request, whatever it is.

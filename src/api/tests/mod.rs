@@ -7,6 +7,7 @@ mod arbitrary;
 mod client;
 mod inference;
 mod models;
+mod notifications;
 mod overview;
 mod state;
 mod streaming;

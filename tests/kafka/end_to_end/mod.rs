@@ -16,6 +16,7 @@ mod members;
 mod migrate;
 mod models;
 mod no_broker;
+mod notifications;
 mod offsets;
 mod partitioning;
 mod queries;
