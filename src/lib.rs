@@ -26,6 +26,7 @@ pub mod load;
 pub mod logging;
 pub mod membership;
 pub mod migrate;
+pub mod notify;
 pub mod orders;
 pub mod output;
 pub mod parallel;

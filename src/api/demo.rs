@@ -18,7 +18,7 @@ pub(crate) const STATUS: Declared =
 pub(crate) const START: Declared = Declared::new("Operations", "Starts synthetic load", &[gives::<Status>(202, "It has begun.")])
     .details("Only `mangrove demo` has it. What is left out of the body is as in the demo.")
     .body(&[json::<Order>()])
-    .problems(&[Kind::NoSuchRoute, Kind::LoadRuns, Kind::NotJson, Kind::Invalid, Kind::Internal]);
+    .problems(&[Kind::NoSuchRoute, Kind::LoadRuns, Kind::NotJson, Kind::InvalidRequest, Kind::Internal]);
 
 /// What stopping says of itself.
 pub(crate) const STOP: Declared =

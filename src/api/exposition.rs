@@ -19,6 +19,7 @@ use super::server::CONNECTIONS_MAX;
 use super::site::Site;
 use super::tally;
 use super::tasks;
+use crate::notify::notifier::Figures;
 use crate::scoring::{SEVERITIES, VERDICTS_BY_SEVERITY};
 
 /// In front of every name.
@@ -92,6 +93,7 @@ pub(crate) fn metrics(call: &Call) -> Answer {
     of_tasks(&mut text, site);
     stores(&mut text, site);
     instance(&mut text, site);
+    notifications(&mut text, site);
     http(&mut text, site);
     Ok(Reply::new(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.out.into_bytes()))
 }
@@ -245,6 +247,39 @@ fn instance(text: &mut Text, site: &Site) {
     text.family("resident_memory_bytes", "gauge", "Memory of the process; absent where the platform does not tell.");
     if let Some(bytes) = resident_bytes() {
         text.sample(&[], bytes);
+    }
+}
+
+/// A figure of a notification target: its name, type and help, and the figure.
+type OfTarget = (&'static str, &'static str, &'static str, fn(&Figures) -> u64);
+
+const OF_TARGETS: [OfTarget; 9] = [
+    ("notify_sent_total", "counter", "Notifications that arrived.", |of| of.counts.sent),
+    ("notify_failed_total", "counter", "Notifications given up; they are kept and can be sent again.", |of| of.counts.failed),
+    ("notify_retried_total", "counter", "Attempts that failed and are made again.", |of| of.counts.retried),
+    ("notify_folded_total", "counter", "Anomalies that a flood's message counted instead of one of their own.", |of| {
+        of.counts.folded
+    }),
+    ("notify_snoozed_total", "counter", "Anomalies that were snoozed.", |of| of.counts.snoozed),
+    ("notify_dropped_total", "counter", "Anomalies that came while the target was disabled.", |of| of.counts.dropped),
+    ("notify_queue_length", "gauge", "Notifications that wait.", |of| of.pending as u64),
+    ("notify_dead_deliveries", "gauge", "Notifications given up and kept.", |of| of.dead as u64),
+    ("notify_target_disabled", "gauge", "1 where the target asked for nothing more (410).", |of| u64::from(of.disabled)),
+];
+
+/// What the notifier has done; without samples on instances that have not the work.
+fn notifications(text: &mut Text, site: &Site) {
+    let figures = site.api.notifications.as_ref().map(|notifications| notifications.status.figures()).unwrap_or_default();
+    for (name, kind, help, figure) in OF_TARGETS {
+        text.family(name, kind, help);
+        for (target, of) in &figures {
+            text.sample(&[("target", target)], figure(of));
+        }
+    }
+    text.family("notify_oldest_seconds", "gauge", "Age of the oldest notification that waits.");
+    for (target, of) in &figures {
+        let age_ms = of.oldest_ms.map_or(0, |oldest_ms| site.api.clock.now_ms().saturating_sub(oldest_ms).max(0));
+        text.sample(&[("target", target)], age_ms as f64 / 1e3);
     }
 }
 

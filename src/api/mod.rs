@@ -30,6 +30,7 @@ mod health;
 mod inference;
 mod labels;
 mod models;
+mod notifications;
 mod orders;
 mod pages;
 mod parameters;
@@ -65,6 +66,7 @@ use crate::config::ProcessingGuarantee;
 use crate::labels::Labels;
 use crate::live::Live;
 use crate::membership::Directory;
+use crate::notify::Notifications;
 use crate::orders::Orders;
 use crate::redrive::Desk;
 use crate::registry::Registry;
@@ -107,6 +109,8 @@ pub struct Api {
     pub labels: Labels,
     /// Who is left alone.
     pub snoozes: Snoozes,
+    /// Who is told of anomalies, and what waits; none where nobody is.
+    pub notifications: Option<Notifications>,
     /// How the stream scores.
     pub params: ScoringParams,
     /// Synthetic load, where this is a demo.

@@ -110,6 +110,10 @@ kinds! {
     /// The model cannot be in shadow now.
     ShadowRefused = "shadow-refused", CONFLICT, "The model cannot go into shadow",
         "The active model has nothing to be compared with, and only a few models are in shadow at once. `detail` says which it is;          `DELETE /v1/models/{id}/shadow` ends one.";
+    /// The delivery is unknown.
+    NoSuchDelivery = "no-such-delivery", NOT_FOUND, "There is no such delivery",
+        "It has arrived, was forgotten, or never was; or nobody is told of anomalies here (NOTIFY_TARGETS). `GET /v1/notifications` lists \
+         those that wait and those that were given up.";
     /// Nothing to go back to.
     NoEarlierModel = "no-earlier-model", CONFLICT, "There is no earlier model",
         "Only models that were active can be rolled back to. Promote the one you want.";

@@ -40,8 +40,8 @@ use super::problem::{Explanation, Kind, Problem};
 use super::reply::{Content, Reply};
 use super::site::Site;
 use super::{
-    anywhere, dead_letters, demo, erasure, exposition, graph, inference, labels, models, orders, pages, probes, profile, recent,
-    shadow, stores, stream, train, users,
+    anywhere, dead_letters, demo, erasure, exposition, graph, inference, labels, models, notifications, orders, pages, probes,
+    profile, recent, shadow, stores, stream, train, users,
 };
 use crate::config::Scope;
 use crate::query::{ANSWERED_BY, HOP};
@@ -220,6 +220,8 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/v1/demo/load", QUERY, Run::Here(demo::status)).says(&demo::STATUS),
     call("/v1/demo/load", ADMIN, Run::Aside(demo::start)).says(&demo::START),
     delete("/v1/demo/load", ADMIN, Run::Here(demo::stop)).says(&demo::STOP),
+    get("/v1/notifications", QUERY, Run::Here(notifications::list)).says(&notifications::LIST),
+    call("/v1/notifications/{}/resend", ADMIN, Run::Aside(notifications::resend)).says(&notifications::RESEND),
 ];
 
 /// Answers a request, whatever it is.

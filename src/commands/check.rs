@@ -131,6 +131,10 @@ fn inspect(settings: &Settings) -> Vec<Finding> {
             Err(error) => Finding::bad("FX_RATES_PATH", format!("{}: {error}", path.display())),
         });
     }
+    if let Some(path) = &settings.notify_targets {
+        // Read and found right with the settings.
+        findings.push(Finding::good("NOTIFY_TARGETS", format!("{}: every target is right", path.display())));
+    }
     let missing: Vec<String> = settings.roles.not_built().map(|role| role.to_string()).collect();
     if !missing.is_empty() {
         let detail = format!("accepted, without effect in this version: {}", missing.join(", "));

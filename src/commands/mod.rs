@@ -18,6 +18,7 @@ pub mod forest;
 pub mod load;
 pub mod migrate;
 pub mod models;
+pub mod notify;
 pub mod probe;
 pub mod rebuild;
 pub mod redrive;
@@ -111,6 +112,8 @@ pub enum Command {
     Bundle(bundle::Args),
     /// List models, promote one, roll back
     Models(models::Args),
+    /// Try a notification target out; list and resend what did not arrive
+    Notify(notify::Args),
     /// Judge the forest alone on a labelled set, or time it
     Forest(forest::Args),
     /// Show the graph that a record passes through
@@ -170,6 +173,7 @@ impl Command {
             Self::Restore(args) => backup::restore(args, settings),
             Self::Bundle(args) => bundle::run(args, settings),
             Self::Models(args) => models::run(&args, &settings),
+            Self::Notify(args) => notify::run(&args, &settings),
             Self::Forest(args) => forest::run(&args, &settings),
             Self::Topology(args) => topology::run(args, settings),
             Self::Check(args) => check::run(args, settings),

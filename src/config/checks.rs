@@ -8,6 +8,7 @@ use super::parse::TOPIC_NAME_MAX;
 use super::source::Origin;
 use super::table::Settings;
 use super::values::{BrokerKind, InputPartitioning, ProcessingGuarantee, Role};
+use crate::notify::targets::Targets;
 
 /// The longest ending that we put behind `APPLICATION_ID` for a topic of our own (`-profiles-changelog` and the like).
 const OWN_TOPIC_ENDING_MAX: usize = 32;
@@ -20,6 +21,18 @@ pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     check_folders(settings, faults);
     check_guarantee(settings, faults);
     check_memory(settings, faults);
+    check_notifications(settings, faults);
+}
+
+/// Each wrong target by its name; no value of the file is repeated, since it may be a secret.
+fn check_notifications(settings: &Settings, faults: &mut Vec<Fault>) {
+    let Some(path) = &settings.notify_targets else { return };
+    let wrong = Targets::read(path, settings.notify_allow_private).err().unwrap_or_default();
+    let origin = origin(settings, "NOTIFY_TARGETS");
+    faults.extend(wrong.into_iter().map(|why| {
+        let problem = format!("{}: {why}", path.display());
+        Fault::hidden("NOTIFY_TARGETS", origin.clone(), problem, "a file as docs/operations.md shows it")
+    }));
 }
 
 /// Shares that are too small to work with would not keep to the limit either.

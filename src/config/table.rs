@@ -48,8 +48,8 @@ settings! {
     /// folder lost. A pod's or host's name does; two running instances must not share one.
     INSTANCE_ID => instance_id: Option<String> as Optional<NamePart<1>> =
         Unset { means: "a random name, kept in STATE_DIR" };
-    /// What this instance does. Of the roles, this version has stream, api and schedule; the others are accepted and
-    /// have no effect yet.
+    /// What this instance does. Of the roles, this version has stream, api, schedule and notify; projection is accepted
+    /// and has no effect yet.
     ROLES => roles: Roles as RoleList = Text("stream,api,projection,schedule,notify");
     /// How many threads score, each with a group membership and a transaction of its own.
     WORKERS => workers: u32 as Count<1, 1024> = Found { words: "the number of cores", find: machine::cores };
@@ -149,6 +149,15 @@ settings! {
     /// admin. Has no flag, since a command line is no place for secrets.
     API_TOKENS => api_tokens: Vec<ApiToken> as Tokens =
         Unset { means: "anyone on this machine, and nobody from elsewhere" }, secret;
+
+    ["Notifications"]
+    /// The JSON file of those who are told of anomalies: see docs/operations.md. It holds secrets: keep it from other users. All
+    /// instances with the role notify have the same.
+    NOTIFY_TARGETS => notify_targets: Option<PathBuf> as Optional<FilePath> = Unset { means: "nobody is told" };
+    /// Seconds in which anomalies of one user are counted together, to be told of in one message; 0 tells of each at once.
+    NOTIFY_WINDOW => notify_window_s: u64 as Whole<0, { 24 * 3_600 }> = Text("60");
+    /// Whether targets may have private addresses (loopback, local networks, link-local) and plain http.
+    NOTIFY_ALLOW_PRIVATE => notify_allow_private: bool as Switch = Text("false");
 
     ["Logging"]
     /// Which lines to log: a level, or `target=level` pairs with commas between.

@@ -230,7 +230,7 @@ fn settings_that_contradict_each_other_are_faults() {
         &[("COMMIT_INTERVAL_MS", "6000")],
         &[("BROKER", "embedded"), ("EMBEDDED_DIR", "data/state/broker")],
         &[("BROKER", "embedded"), ("STATE_DIR", "data"), ("EMBEDDED_DIR", "./data")],
-        &[("ROLES", "notify")],
+        &[("ROLES", "projection")],
     ];
     for case in cases {
         assert_eq!(load(case).unwrap_err().len(), 1, "{case:?}");
@@ -243,9 +243,9 @@ fn settings_that_contradict_each_other_are_faults() {
 fn roles_of_later_versions_are_accepted_and_without_effect() {
     let settings = load(&[]).unwrap();
     assert!(settings.roles.plays(Role::Stream) && settings.roles.plays(Role::Api));
-    assert!(!settings.roles.plays(Role::Notify));
+    assert!(!settings.roles.plays(Role::Projection));
     let row = settings.describe().into_iter().find(|row| row.variable == "ROLES").unwrap();
-    assert_eq!(row.note.as_deref(), Some("without effect in this version: projection, notify"));
+    assert_eq!(row.note.as_deref(), Some("without effect in this version: projection"));
     assert!(!load(&[("ROLES", "stream, notify")]).unwrap().roles.plays(Role::Api));
     assert!(texts(&load(&[("ROLES", "stream,cook")]).unwrap_err()).contains("not known"));
 }
@@ -389,4 +389,23 @@ fn any_text() -> impl Strategy<Value = String> {
         "[0-9]{0,25}(KiB|MiB|GiB|KB|B)?",
         "((https?|SSL)://)?[a-z:@]{0,9}(:[0-9]{0,6})?(,[a-z]*:[0-9]*)*",
     ]
+}
+
+#[test]
+fn every_wrong_notification_target_is_a_fault_that_says_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("targets.json");
+    let file = path.to_str().unwrap();
+    assert_eq!(load(&[("NOTIFY_TARGETS", file)]).unwrap_err().len(), 1, "there is no file");
+    std::fs::write(
+        &path,
+        r#"{"targets": [{"name": "a", "kind": "slack", "url": "http://hush/"}, {"name": "b", "kind": "webhook", "url": "https://example.com", "secrets": ["hush"]}]}"#,
+    )
+    .unwrap();
+    let faults = texts(&load(&[("NOTIFY_TARGETS", file)]).unwrap_err());
+    assert!(faults.contains("target `a`: `url` must be https") && faults.contains("target `b`: each of `secrets`"), "{faults}");
+    assert!(!faults.contains("hush"), "{faults}");
+    std::fs::write(&path, r#"{"targets": [{"name": "a", "kind": "slack", "url": "http://10.0.0.1/hush"}]}"#).unwrap();
+    let settings = load(&[("NOTIFY_TARGETS", file), ("NOTIFY_ALLOW_PRIVATE", "true")]).unwrap();
+    assert!(!format!("{:?}", settings.describe()).contains("hush"));
 }

@@ -9,6 +9,7 @@ mod gate;
 mod identity;
 mod models;
 mod notes;
+mod notify;
 mod parts;
 mod restore_view;
 mod slot;
@@ -52,6 +53,7 @@ use crate::snoozes::Snoozes;
 
 use ends::Ends;
 pub use identity::Identity;
+pub use notify::{sender as notification_sender, targets as notification_targets, topic as notifications_topic};
 pub use parts::{application, load_model, save_model, scoring_params, topic_names};
 pub use restore_view::RestoreView;
 pub use topics::{Creation, Found, TOMBSTONE_RETENTION_MS, check_partitions, ensure};
@@ -139,6 +141,7 @@ pub struct Instance {
     pub load: Arc<OnceLock<crate::load::Control>>,
     started_at_ms: i64,
     ends: Ends,
+    notifying: Option<notify::Notifying>,
     workers: Workers,
     herald: Herald,
     copying: standbys::Copying,
@@ -200,11 +203,13 @@ impl Instance {
         let training = training::start(settings, broker, &topology, &tasks, &registry, &params, stop)?;
         let notes::Notes { labels, snoozes } = notes::start(settings, broker, &topology, &params, stop);
         let orders = Orders::new(broker, &topology);
+        let notifying = notify::start(settings, broker, &topology, &identity.name, &snoozes)?;
         let name = identity.name.clone();
         let ends = Ends::follow(broker, &tasks, &health);
         Ok(Some(Self {
             shared: Shared::new(settings, broker, &parts),
             ends,
+            notifying,
             name,
             topology,
             model,
@@ -247,6 +252,7 @@ impl Instance {
             retraining: self.training.retraining.clone(),
             labels: self.labels.clone(),
             snoozes: self.snoozes.clone(),
+            notifications: self.notifying.as_ref().map(notify::Notifying::front),
             params: self.params.clone(),
             load: Arc::clone(&self.load),
             directory: self.directory(),
@@ -292,7 +298,13 @@ impl Instance {
         self.ends.tell();
         self.shared.live.stop();
         let began = crate::clock::monotonic();
+        if let Some(notifying) = &self.notifying {
+            notifying.tell();
+        }
         let stopped = self.workers.stop(within);
+        if let Some(notifying) = self.notifying {
+            notifying.wait(GOODBYE);
+        }
         self.copying.stop(GOODBYE);
         self.herald.stop(self.leave_for_good && stopped.is_ok(), GOODBYE);
         self.ends.wait(within.saturating_sub(crate::clock::since(began)));

@@ -140,7 +140,7 @@ impl Drop for Artifacts {
 }
 
 /// Chooses the library that does TLS's arithmetic, once in a process.
-fn use_tls() {
+pub(crate) fn use_tls() {
     // Refused where one was chosen already: that one does.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
 }

@@ -30,6 +30,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use artifacts::use_tls;
 pub use artifacts::{ArtifactFault, Artifacts};
 pub(crate) use log::writer;
 pub use log::{BrokerLog, ModelsLog, Write};

@@ -46,6 +46,12 @@ pub fn snoozes_topic(application: &str) -> String {
     format!("{application}-snoozes")
 }
 
+/// Where an application keeps what it is to tell people.
+#[must_use]
+pub fn notifications_topic(application: &str) -> String {
+    format!("{application}-notifications")
+}
+
 /// The scoring topology of an application.
 ///
 /// # Errors
@@ -58,9 +64,9 @@ pub fn scoring_topology(
 ) -> Result<Topology, InvalidTopology> {
     let (params, model) = (params.clone(), model.clone());
     let by_user = format!("{application}-by-user-repartition");
-    let snoozes = snoozes_topic(application);
+    let (snoozes, notifications) = (snoozes_topic(application), notifications_topic(application));
     let builder = Topology::builder(application).dead_letters(&names.dead_letters).global(&names.models);
-    let mut builder = builder.global(&snoozes).beside(&names.labels);
+    let mut builder = builder.global(&snoozes).global(&notifications).beside(&names.labels);
     let lead = match params.partitioning {
         Partitioning::Murmur2 => &names.transactions,
         Partitioning::Any => {

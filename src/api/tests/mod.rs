@@ -9,6 +9,7 @@ mod contract;
 mod deployed;
 mod inference;
 mod models;
+mod notifications;
 mod orders;
 mod overview;
 mod schema;

@@ -33,6 +33,8 @@ use crate::config::{ApiToken, ProcessingGuarantee};
 use crate::labels::{LabelTopics, Labels};
 use crate::live::{self, Live};
 use crate::membership::Directory;
+use crate::notify::Notifications;
+use crate::notify::book::Book;
 use crate::orders::Orders;
 use crate::redrive::{Desk, Places};
 use crate::registry::{Artifacts, Registry};
@@ -126,6 +128,8 @@ pub(super) struct World {
     pub(super) health: Arc<Health>,
     pub(super) model: ModelSlot,
     pub(super) registry: Registry,
+    /// What did not arrive.
+    pub(super) book: Book,
     /// Where artifacts are.
     pub(super) folder: tempfile::TempDir,
     pub(super) store: Arc<Moody>,
@@ -190,7 +194,29 @@ fn retraining(registry: &Registry, jobs: &Jobs, clock: &MockClock) -> Retraining
     Retraining::new(registry.clone(), jobs.clone(), Arc::new(clock.clone()), Some(cron), order, || false)
 }
 
+/// One target, and a topic with nothing in it.
+fn notifications(sim: &SimBroker, topology: &Topology, clock: &MockClock) -> Notifications {
+    let topic = topology.topics().find("test-notifications").expect("the topology has it");
+    let book = Book::new(&Arc::new(sim.clone()), topic, Arc::new(clock.clone()));
+    Notifications { book, status: Arc::default(), targets: Arc::new([("ops".to_owned(), "webhook", models::Severity::High)]) }
+}
+
 impl World {
+    /// Writes to the first partition of a topic.
+    pub(super) fn write(&mut self, topic: &str, key: &[u8], value: &[u8]) {
+        let to = TopicPartition { topic: self.topology.topics().find(topic).expect("a topic"), partition: 0 };
+        let record = Outgoing { to, key: Some(key), value: Some(value), timestamp: NOW_MS, headers: &[] };
+        self.publisher.send(&record).expect("sent");
+        self.publisher.flush().expect("durable");
+    }
+
+    /// The committed records of a topic: key and value.
+    pub(super) fn read(&self, topic: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let topic = self.topology.topics().find(topic).expect("a topic");
+        let bytes = |bytes: Option<Arc<[u8]>>| bytes.map(|bytes| bytes.to_vec()).unwrap_or_default();
+        self.sim.committed_records(topic).into_iter().map(|record| (bytes(record.key), bytes(record.value))).collect()
+    }
+
     /// An instance that has not joined its group yet.
     pub(super) fn idle(params: ScoringParams, tokens: Vec<ApiToken>) -> Self {
         Self::knowing(Board::default().seat("one"), params, tokens)
@@ -231,6 +257,7 @@ impl World {
         let jobs = Jobs::default();
         let retraining = retraining(&registry, &jobs, &clock);
         let (labels, snoozes) = notes(&sim, &topology, &params, &clock);
+        let notifications = notifications(&sim, &topology, &clock);
         let api = Api {
             instance: directory.me(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
@@ -246,6 +273,7 @@ impl World {
             retraining,
             labels,
             snoozes,
+            notifications: Some(notifications.clone()),
             params,
             load: Arc::default(),
             directory,
@@ -267,6 +295,7 @@ impl World {
             health,
             model,
             registry,
+            book: notifications.book.clone(),
             folder,
             store,
             tasks: Arc::clone(&parts.tasks),

@@ -17,6 +17,7 @@ mod members;
 mod migrate;
 mod models;
 mod no_broker;
+mod notifications;
 mod offsets;
 mod orders;
 mod partitioning;
