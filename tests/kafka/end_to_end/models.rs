@@ -174,7 +174,8 @@ fn only_the_owner_of_partition_0_retrains_and_all_follow() {
     let last = until("it is skipped", || Some(status(&mut b)["last"].clone()).filter(|last| last["outcome"] == "skipped"));
     assert!(last["why"].as_str().is_some_and(|why| why.contains("1000")), "{last}");
     let mut feed = Feed::new(&scene, &ledger.payments);
-    feed.reach(15_000);
+    // Nothing beyond is sent: the two trainings must not see the same payments.
+    feed.finish(15_000);
     let first = until("the first model trains itself on both", || {
         let (one, two) = (asked(&mut a, "/v1/models"), asked(&mut b, "/v1/models"));
         one["scoring"].as_str().filter(|_| one["scoring"] == two["scoring"]).map(str::to_owned)
