@@ -7,7 +7,7 @@
 //! The topics are the memory: nothing is read while nobody watches, and whoever comes first is given what the topics' ends hold. A
 //! watcher that cannot keep up loses its place in the broadcast, and comes back to where it was by reading the topic from there.
 //! Verdicts are those of all instances, committed ones only; the time of commits is this instance's own.
-//! Limits: see the constants; partitions that the topic gets later are seen once nobody has watched for [`IDLE`].
+//! Limits: see the constants; partitions that the topic gets later are seen once nobody has watched for a while.
 
 mod figures;
 mod follower;
