@@ -14,6 +14,7 @@
 
 pub mod broker;
 pub mod feed;
+mod frozen;
 mod guard;
 pub mod ledger;
 pub mod proxy;

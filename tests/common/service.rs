@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::frozen::Frozen;
 use super::guard::Guard;
 use super::until;
 
@@ -125,6 +126,11 @@ impl Service {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a live process");
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
         peak.and_then(|kib| kib.trim().parse::<u64>().ok()).expect("a number").div_ceil(1024)
+    }
+
+    /// Stops one of its threads, and that alone, until the answer is dropped.
+    pub fn freeze(&self, thread: &str) -> Frozen {
+        Frozen::of(self.child.id(), thread)
     }
 
     /// Sends a signal by its number.

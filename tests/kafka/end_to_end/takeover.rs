@@ -124,6 +124,33 @@ fn one_that_wakes_after_its_transaction_was_ended_joins_again() {
     assert_eq!(scene.profiles(), ledger.profiles());
 }
 
+/// A worker whose loop stalls while the client's own threads go on: neither session nor transaction ends within minutes, so only the
+/// watchdog can give its partitions away. It is stopped from outside, thread and all, as a hung disk or a lost lock would stop it.
+#[test]
+fn a_worker_that_is_stuck_gives_its_partitions_away_and_comes_back() {
+    let Some(scene) = scene("stuck") else { return };
+    let scene = scene.with("STALL_MS", "4000");
+    let ledger = Ledger::made(&scene.path("payments.csv"), PAYMENTS);
+    let expected = ledger.verdicts(&scene, model());
+    scene.create("transactions", PARTITIONS, &[]);
+    let (mut a, mut b) = pair(&scene);
+    let mut feed = Feed::new(&scene, &ledger.payments);
+    feed.reach(PAYMENTS / 3);
+    let frozen = b.freeze("worker-0");
+    feed.reach(PAYMENTS * 2 / 3);
+    let (status, body) = b.get("/livez");
+    assert_eq!(status, 503, "a worker is stuck: {body}");
+    assert!(a.lives() && b.lives());
+    drop(frozen);
+    until("the worker is replaced", || (b.metric("mangrove_workers_replaced_total") == 1).then_some(()));
+    until("all is well", || (b.get("/livez").0 == 200).then_some(()));
+    feed.finish(PAYMENTS);
+    a.stop();
+    b.stop();
+    assert_eq!(faults(&scene.read(&scene.topic("verdicts")), &expected, true), "");
+    assert_eq!(scene.profiles(), ledger.profiles());
+}
+
 /// State on disk of partitions that went elsewhere goes after the delay.
 #[test]
 fn state_of_partitions_that_went_elsewhere_is_dropped() {
