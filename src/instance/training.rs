@@ -11,7 +11,7 @@ use topology::status::{Phase, Tasks};
 use topology::topology::{TaskId, Topology};
 use tracing::{info, warn};
 
-use super::{InstanceError, Stop};
+use super::{InstanceError, Stop, spawn};
 use crate::clock::RealClock;
 use crate::config::{Role, Settings};
 use crate::labels::Known;
@@ -114,10 +114,6 @@ pub(super) fn start<B: Broker>(
         });
     }
     Ok(Training { jobs, retraining })
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {
-    std::thread::Builder::new().name(name.into()).spawn(run).expect("invariant: the system has threads at start");
 }
 
 /// How many records the verdicts topic holds, about; none while the broker does not tell.

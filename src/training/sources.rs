@@ -13,7 +13,7 @@ use topology::record::{Record, TopicId, TopicPartition};
 use super::TrainingRows;
 use super::rows::Cards;
 use crate::backtest::{BacktestError, write_payment};
-use crate::broker::scan;
+use crate::broker::{partitions, scan};
 use crate::generator::{Generator, GeneratorParams};
 use crate::input::csv::{Mapping, Reader};
 use crate::labels::Known;
@@ -130,7 +130,7 @@ pub fn from_verdicts<B: Broker>(
 /// # Errors
 /// The broker's; the reader is made anew then.
 pub fn logged<B: Broker>(broker: &B, verdicts: TopicId, kept: &mut Option<B::Reader>) -> Result<u64, BrokerError> {
-    let partitions = broker.describe(&[verdicts])?.into_iter().flatten().next().map_or(0, |info| info.partitions);
+    let partitions = partitions(broker, verdicts)?.unwrap_or(0);
     let mut reader = match kept.take() {
         Some(reader) => reader,
         None => broker.reader()?,
