@@ -4,6 +4,8 @@ pub mod embedded;
 pub mod groups;
 pub mod kafka;
 mod scan;
+mod scribe;
 
 pub use groups::Groups;
-pub use scan::scan;
+pub use scan::{partitions, scan};
+pub use scribe::Scribe;

@@ -12,6 +12,14 @@ const WAIT: Duration = Duration::from_millis(500);
 /// Polls without a record after which a partition's end is taken to be an open transaction's.
 const QUIET_POLLS: u32 = 5;
 
+/// How many partitions a topic has; none where it does not exist.
+///
+/// # Errors
+/// The broker's.
+pub fn partitions<B: Broker>(broker: &B, topic: TopicId) -> Result<Option<u32>> {
+    Ok(broker.describe(&[topic])?.into_iter().flatten().next().map(|info| info.partitions))
+}
+
 /// Tells every committed record, each partition's in order; `polled` is called after each poll. An open transaction at a partition's end is
 /// not waited for. A topic of fewer than `least` records, or none, is not read; `stopped` ends it early.
 ///
@@ -25,7 +33,7 @@ pub fn scan<B: Broker>(
     polled: &mut dyn FnMut() -> Result<()>,
     stopped: &dyn Fn() -> bool,
 ) -> Result<()> {
-    let partitions = broker.describe(&[topic])?.into_iter().flatten().next().map_or(0, |info| info.partitions);
+    let partitions = partitions(broker, topic)?.unwrap_or(0);
     let mut reader = broker.reader()?;
     let mut ends = Vec::new();
     let mut logged = 0;

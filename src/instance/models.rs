@@ -7,7 +7,7 @@ use topology::topology::Topology;
 use tracing::info;
 
 use super::parts::load_model;
-use super::{InstanceError, Stop};
+use super::{InstanceError, Stop, spawn};
 use crate::clock::RealClock;
 use crate::config::Settings;
 use crate::registry::{Artifacts, Registry, RegistryError};
@@ -32,8 +32,7 @@ pub(super) fn start<B: Broker>(
         import(&registry, settings)?;
     }
     let (follower, stopped) = (registry.clone(), stop.clone());
-    let thread = std::thread::Builder::new().name("models".into()).spawn(move || follower.run(&|| stopped.raised()));
-    thread.expect("invariant: the system has threads at start");
+    spawn("models", move || follower.run(&|| stopped.raised()));
     Ok(Some(registry))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use topology::broker::Broker;
 use topology::topology::Topology;
 
-use super::Stop;
+use super::{Stop, spawn};
 use crate::clock::RealClock;
 use crate::config::Settings;
 use crate::labels::{LabelTopics, Labels};
@@ -34,7 +34,6 @@ pub(super) fn start<B: Broker>(
     let labels = Labels::new(broker, topics, params.limits());
     let snoozes = Snoozes::new(broker, find(&snoozes_topic(topology.application())), Arc::new(RealClock));
     let (follower, stopped) = (snoozes.clone(), stop.clone());
-    let thread = std::thread::Builder::new().name("snoozes".into()).spawn(move || follower.run(&|| stopped.raised()));
-    thread.expect("invariant: the system has threads at start");
+    spawn("snoozes", move || follower.run(&|| stopped.raised()));
     Notes { labels, snoozes }
 }

@@ -11,7 +11,7 @@ use topology::status::{Phase, Tasks};
 use topology::topology::{TaskId, Topology};
 use tracing::{info, warn};
 
-use super::{InstanceError, Stop};
+use super::{InstanceError, Stop, spawn};
 use crate::clock::RealClock;
 use crate::config::{Role, Settings};
 use crate::registry::Registry;
@@ -106,24 +106,21 @@ pub(super) fn start<B: Broker>(
         let first = order(settings, Span::All, Promotion::IfPassed, "first model");
         let (broker, registry, jobs, stop) = (Arc::clone(broker), registry.clone(), jobs.clone(), stop.clone());
         spawn("first-training", move || {
-            let enough = || owns() && logged(&*broker, verdicts).is_some_and(|logged| logged >= ROWS_MIN as u64);
-            first_model(&registry, &jobs, &first, &enough, &stop);
+            let mut reader = None;
+            let mut enough = || owns() && logged(&*broker, verdicts, &mut reader).is_some_and(|logged| logged >= ROWS_MIN as u64);
+            first_model(&registry, &jobs, &first, &mut enough, &stop);
         });
     }
     Ok(Training { jobs, retraining })
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {
-    std::thread::Builder::new().name(name.into()).spawn(run).expect("invariant: the system has threads at start");
-}
-
 /// How many records the verdicts topic holds, about; none while the broker does not tell.
-fn logged<B: Broker>(broker: &B, verdicts: TopicId) -> Option<u64> {
-    training::logged(broker, verdicts).inspect_err(|why| warn!(%why, "the logged payments cannot be counted yet")).ok()
+fn logged<B: Broker>(broker: &B, verdicts: TopicId, reader: &mut Option<B::Reader>) -> Option<u64> {
+    training::logged(broker, verdicts, reader).inspect_err(|why| warn!(%why, "the logged payments cannot be counted yet")).ok()
 }
 
 /// Orders the first training once there is enough to train on; it runs where partition 0 of the payments is held, so once in a group.
-fn first_model(registry: &Registry, jobs: &Jobs, order: &Order, enough: &dyn Fn() -> bool, stop: &Stop) {
+fn first_model(registry: &Registry, jobs: &Jobs, order: &Order, enough: &mut dyn FnMut() -> bool, stop: &Stop) {
     let mut job: Option<String> = None;
     while !stop.raised() && registry.view().active().is_none() {
         std::thread::park_timeout(LOOK);

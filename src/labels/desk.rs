@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use models::{Limits, Transaction};
 use serde::Deserialize;
-use topology::broker::{Broker, BrokerError, Publisher as _, Reaction, Reader as _, Result};
+use topology::broker::{Broker, BrokerError, Reaction, Reader as _, Result};
 use topology::partitioner::partition_of;
-use topology::record::{Fetched, Outgoing, Record, TopicId, TopicPartition};
+use topology::record::{Fetched, Record, TopicId, TopicPartition};
 
 use super::known::Known;
 use super::quality::{Collected, Quality};
 use super::record::Label;
-use crate::broker::scan;
+use crate::audit::Place;
+use crate::broker::{Scribe, partitions, scan};
 
 /// For the record of one payment to be read.
 const PATIENCE_POLLS: u32 = 10;
@@ -68,7 +69,7 @@ impl Labels {
     /// On a broker; nothing is asked of it yet.
     #[must_use]
     pub(crate) fn new<B: Broker>(broker: &Arc<B>, topics: LabelTopics, limits: Limits) -> Self {
-        let desk = BrokerDesk { broker: Arc::clone(broker), topics, limits, publisher: Mutex::new(None) };
+        let desk = BrokerDesk { broker: Arc::clone(broker), topics, limits, scribe: Mutex::new(Scribe::new(broker)) };
         Self { desk: Arc::new(desk), made: Arc::default() }
     }
 
@@ -115,7 +116,7 @@ struct BrokerDesk<B: Broker> {
     topics: LabelTopics,
     limits: Limits,
     /// Made at the first label and anew after a failure.
-    publisher: Mutex<Option<B::Publisher>>,
+    scribe: Mutex<Scribe<B>>,
 }
 
 /// What of a verdict is judged.
@@ -136,8 +137,7 @@ struct Verdict<'v> {
 
 impl<B: Broker> BrokerDesk<B> {
     fn partitions(&self, topic: TopicId) -> Result<u32> {
-        let info = self.broker.describe(&[topic])?.into_iter().flatten().next();
-        info.map(|info| info.partitions).ok_or_else(|| {
+        partitions(&*self.broker, topic)?.ok_or_else(|| {
             let what = format!("the topic {} does not exist", self.broker.topics().name(topic));
             BrokerError::new(Reaction::Stop, what)
         })
@@ -146,15 +146,12 @@ impl<B: Broker> BrokerDesk<B> {
 
 impl<B: Broker> Desk for BrokerDesk<B> {
     fn payment(&self, verdict_id: &str) -> Result<Option<Named>> {
-        let mut parts = verdict_id.rsplitn(3, ':');
-        let (offset, partition, topic) = (parts.next(), parts.next(), parts.next());
-        let number = |part: Option<&str>| part.and_then(|part| part.parse::<u64>().ok());
-        let (Some(offset), Some(partition)) = (number(offset), number(partition)) else { return Ok(None) };
-        let known = topic == Some(self.broker.topics().name(self.topics.transactions));
-        if !known || partition >= u64::from(self.partitions(self.topics.transactions)?) {
+        let Ok(Place { topic, partition, offset }) = verdict_id.parse() else { return Ok(None) };
+        let known = topic == self.broker.topics().name(self.topics.transactions);
+        if !known || partition >= self.partitions(self.topics.transactions)? {
             return Ok(None);
         }
-        let at = TopicPartition { topic: self.topics.transactions, partition: partition as u32 };
+        let at = TopicPartition { topic: self.topics.transactions, partition };
         let mut reader = self.broker.reader()?;
         let bounds = reader.bounds(at)?;
         if !(bounds.start..bounds.end).contains(&offset) {
@@ -180,17 +177,8 @@ impl<B: Broker> Desk for BrokerDesk<B> {
         let topic = self.topics.labels;
         let to = TopicPartition { topic, partition: partition_of(user_id.as_bytes(), self.partitions(topic)?) };
         let value = serde_json::to_vec(label).expect("invariant: texts and numbers always serialise");
-        let mut slot = self.publisher.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut publisher = match slot.take() {
-            Some(publisher) => publisher,
-            None => self.broker.publisher()?,
-        };
-        let record = Outgoing { to, key: Some(user_id.as_bytes()), value: Some(&value), timestamp: now_ms, headers: &[] };
-        publisher.send(&record)?;
-        let mut positions = Vec::new();
-        publisher.flush_positions(&mut positions)?;
-        *slot = Some(publisher);
-        let offset = positions.last().map_or(0, |(_, offset)| *offset);
+        let mut scribe = self.scribe.lock().unwrap_or_else(PoisonError::into_inner);
+        let offset = scribe.write(to, user_id.as_bytes(), Some(&value), now_ms)?;
         Ok(format!("{}:{}:{offset}", self.broker.topics().name(topic), to.partition))
     }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use topology::broker::{Bounds, Broker, BrokerError, Publisher as _, Reader as _};
-use topology::record::{Fetched, Outgoing, TopicId, TopicPartition};
+use topology::broker::{Bounds, Broker, BrokerError, Reader as _};
+use topology::record::{Fetched, TopicId, TopicPartition};
+
+use crate::broker::Scribe;
 
 /// Records of one poll.
 const POLL: usize = 1_000;
@@ -87,19 +89,9 @@ impl<B: Broker> ModelsLog for BrokerLog<B> {
 /// Writes one record to the topic; returns its offset.
 pub type Write = dyn FnMut(&[u8], Option<&[u8]>, i64) -> Result<u64, BrokerError> + Send;
 
-/// A writer to the topic. Its producer is made at the first record and anew after a failure.
-pub(crate) fn writer<B: Broker>(broker: Arc<B>, topic: TopicId) -> Box<Write> {
+/// A writer to the topic.
+pub(crate) fn writer<B: Broker>(broker: &Arc<B>, topic: TopicId) -> Box<Write> {
     let to = TopicPartition { topic, partition: 0 };
-    let mut publisher: Option<B::Publisher> = None;
-    Box::new(move |key, value, now_ms| {
-        let mut current = match publisher.take() {
-            Some(current) => current,
-            None => broker.publisher()?,
-        };
-        current.send(&Outgoing { to, key: Some(key), value, timestamp: now_ms, headers: &[] })?;
-        let mut positions = Vec::new();
-        current.flush_positions(&mut positions)?;
-        publisher = Some(current);
-        Ok(positions.last().map_or(0, |(_, offset)| *offset))
-    })
+    let mut scribe = Scribe::new(broker);
+    Box::new(move |key, value, now_ms| scribe.write(to, key, value, now_ms))
 }

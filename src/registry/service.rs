@@ -110,7 +110,7 @@ impl Registry {
             refusal: Mutex::default(),
             again_us: AtomicU64::new(0),
             log: Mutex::new(Box::new(BrokerLog::new(Arc::clone(broker), topic))),
-            write: Mutex::new(writer(Arc::clone(broker), topic)),
+            write: Mutex::new(writer(broker, topic)),
         }))
     }
 

@@ -12,6 +12,7 @@ use topology::broker::{Broker, BrokerError, Reader as _};
 use topology::clock::Clock;
 use topology::record::{Fetched, TopicId, TopicPartition};
 
+use crate::broker::partitions;
 use crate::registry::{Cost, Shadowing, Tally};
 
 /// Verdicts of one poll, and rows of one batch.
@@ -62,7 +63,7 @@ impl<B: Broker> Walk<B> {
         shadow: Shadowing,
         known: Option<&Tally>,
     ) -> Result<Self, BrokerError> {
-        let partitions = broker.describe(&[topic])?.into_iter().flatten().next().map_or(0, |info| info.partitions);
+        let partitions = partitions(broker, topic)?.unwrap_or(0);
         let mut reader = broker.reader()?;
         let fresh = || Tally { model: shadow.model.clone(), began_ms: shadow.began_ms, ..Tally::default() };
         let mut tally = known.cloned().unwrap_or_else(fresh);

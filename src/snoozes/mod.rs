@@ -135,7 +135,7 @@ impl Snoozes {
             clock,
             view: Mutex::default(),
             log: Mutex::new(Box::new(BrokerLog::new(Arc::clone(broker), topic))),
-            write: Mutex::new(writer(Arc::clone(broker), topic)),
+            write: Mutex::new(writer(broker, topic)),
         }))
     }
 

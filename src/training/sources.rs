@@ -16,7 +16,7 @@ use super::TrainingRows;
 use super::erased::Erased;
 use super::rows::Cards;
 use crate::backtest::{BacktestError, write_payment};
-use crate::broker::scan;
+use crate::broker::{partitions, scan};
 use crate::generator::{Generator, GeneratorParams};
 use crate::input::csv::{Mapping, Reader};
 use crate::labels::Known;
@@ -160,17 +160,23 @@ pub fn from_verdicts<B: Broker>(
     }))
 }
 
-/// How many records the topic holds, control records included.
+/// How many records the topic holds, control records included. `kept` is the reader of the last call: a client of a broker costs threads
+/// and connections, too much for every look.
 ///
 /// # Errors
-/// The broker's.
-pub fn logged<B: Broker>(broker: &B, verdicts: TopicId) -> Result<u64, BrokerError> {
-    let partitions = broker.describe(&[verdicts])?.into_iter().flatten().next().map_or(0, |info| info.partitions);
-    let mut reader = broker.reader()?;
-    (0..partitions).try_fold(0, |sum, partition| {
+/// The broker's; the reader is made anew then.
+pub fn logged<B: Broker>(broker: &B, verdicts: TopicId, kept: &mut Option<B::Reader>) -> Result<u64, BrokerError> {
+    let partitions = partitions(broker, verdicts)?.unwrap_or(0);
+    let mut reader = match kept.take() {
+        Some(reader) => reader,
+        None => broker.reader()?,
+    };
+    let count = (0..partitions).try_fold(0, |sum, partition| {
         let bounds = reader.bounds(TopicPartition { topic: verdicts, partition })?;
         Ok(sum + bounds.end - bounds.start)
-    })
+    })?;
+    *kept = Some(reader);
+    Ok(count)
 }
 
 /// A topology without a model, fed by hand: what it logs is trained on.

@@ -181,6 +181,9 @@ impl KafkaConfig {
         config.set("reconnect.backoff.ms", "20").set("reconnect.backoff.max.ms", "1000");
         // How soon a topic whose leader is not known is asked for again; a producer's would follow retry.backoff.ms.
         config.set("topic.metadata.refresh.fast.interval.ms", "100");
+        // A broker that stalls or starts may name a topic without its partitions; librdkafka takes that for the truth until it asks again,
+        // by default after five minutes, and a restore or a copy that reads there waits as long.
+        config.set("topic.metadata.refresh.interval.ms", "5000");
         config
     }
 
