@@ -61,7 +61,7 @@ impl Book {
         Self(Arc::new(Inner {
             view: Mutex::default(),
             log: Mutex::new(Box::new(BrokerLog::new(Arc::clone(broker), topic))),
-            write: Mutex::new(writer(Arc::clone(broker), topic)),
+            write: Mutex::new(writer(broker, topic)),
             clock,
         }))
     }
