@@ -7,6 +7,7 @@
 mod ends;
 mod gate;
 mod identity;
+mod ingestion;
 mod models;
 mod notes;
 mod parts;
@@ -26,6 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use state::backend::Backend;
 use state::rocks::RocksOptions;
 use topology::broker::Broker;
@@ -40,7 +42,8 @@ use tracing::warn;
 
 use crate::broker::kafka::KafkaConfig;
 use crate::clock::RealClock;
-use crate::config::{BrokerKind, Budget, ProcessingGuarantee, Settings, StartFrom};
+use crate::config::{BrokerKind, Budget, ProcessingGuarantee, Role, Settings, StartFrom};
+use crate::ingest::Ingest;
 use crate::labels::Labels;
 use crate::live::{Live, Places};
 use crate::membership::{Directory, Herald, Introduction};
@@ -136,6 +139,8 @@ pub struct Instance {
     ends: Ends,
     workers: Workers,
     herald: Herald,
+    /// Where HTTP is served.
+    ingest: Option<Ingest>,
     copying: standbys::Copying,
     leave_for_good: bool,
     _identity: Identity,
@@ -194,6 +199,8 @@ impl Instance {
         let workers = Workers::start(broker, &parts, &plan, &herald.predecessors(), &health);
         let training = training::start(settings, broker, &topology, &tasks, &registry, &params, stop)?;
         let notes::Notes { labels, snoozes } = notes::start(settings, broker, &topology, &params, stop);
+        let serves = settings.roles.plays(Role::Api);
+        let ingest = serves.then(|| ingestion::start(settings, broker, &topology, &partitions, &params, herald.directory()));
         let name = identity.name.clone();
         let ends = Ends::follow(broker, &tasks, &health);
         Ok(Some(Self {
@@ -215,13 +222,14 @@ impl Instance {
             started_at_ms: crate::clock::now_ms(),
             workers,
             herald,
+            ingest,
             copying,
             leave_for_good: settings.leave_on_stop,
             _identity: identity,
         }))
     }
 
-    /// What the HTTP interface shows of this instance.
+    /// What the HTTP interface shows of this instance, which plays the role `api`.
     #[must_use]
     pub fn api(&self, settings: &Settings) -> crate::api::Api {
         crate::api::Api {
@@ -239,6 +247,7 @@ impl Instance {
             labels: self.labels.clone(),
             snoozes: self.snoozes.clone(),
             params: self.params.clone(),
+            ingest: self.ingest.clone().expect("invariant: the instance plays the role api"),
             directory: self.directory(),
             session_ms: session_ms(settings),
             health: Arc::clone(&self.health),
@@ -246,7 +255,7 @@ impl Instance {
             dead_letters: self.shared.dead_letters.clone(),
             clock: Arc::new(RealClock),
             started_at_ms: self.started_at_ms,
-            log_key: workers::secret(),
+            log_key: settings.user_hash_key.as_deref().map_or_else(workers::secret, |key| Sha256::digest(key).into()),
         }
     }
 

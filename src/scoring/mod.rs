@@ -17,10 +17,10 @@ use state::store::Value;
 
 pub use commands::{Command, CommandKind};
 pub use fx::{FxError, FxTable};
-pub use params::{Partitioning, ScoringParams};
+pub use params::{Partitioning, ScoringParams, Unconvertible};
 pub use processor::{PROFILES, Scoring};
 pub use slot::ModelSlot;
-pub use wiring::{TopicNames, scoring_topology, snoozes_topic};
+pub use wiring::{TopicNames, audit_topic, scoring_topology, snoozes_topic};
 
 /// A user's profile as the store keeps it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -46,6 +46,12 @@ pub fn snoozes_topic(application: &str) -> String {
     format!("{application}-snoozes")
 }
 
+/// Where an application's instances write down who changed what over HTTP: one record of JSON for each request, see `api::trail`.
+#[must_use]
+pub fn audit_topic(application: &str) -> String {
+    format!("{application}-audit")
+}
+
 /// The scoring topology of an application.
 ///
 /// # Errors
@@ -60,7 +66,7 @@ pub fn scoring_topology(
     let by_user = format!("{application}-by-user-repartition");
     let snoozes = snoozes_topic(application);
     let builder = Topology::builder(application).dead_letters(&names.dead_letters).global(&names.models);
-    let mut builder = builder.global(&snoozes).beside(&names.labels);
+    let mut builder = builder.global(&snoozes).beside(&names.labels).beside(&audit_topic(application));
     let lead = match params.partitioning {
         Partitioning::Murmur2 => &names.transactions,
         Partitioning::Any => {

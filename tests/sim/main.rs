@@ -7,6 +7,7 @@ mod backtest_reference;
 mod backups;
 mod bundles;
 mod embedded_broker;
+mod ingestion;
 mod migrations;
 mod planted_bugs;
 mod redrives;

@@ -74,7 +74,7 @@ fn probes_and_explanations_are_open() {
 
 #[test]
 fn every_other_route_is_guarded() {
-    let open = ["/livez", "/readyz", "/startupz", "/problems/{}", "/", "/assets/{}"];
+    let open = ["/livez", "/readyz", "/startupz", "/problems/{}", "/", "/assets/{}", "/v1/session"];
     for route in &ROUTES {
         let is_open = route.access == crate::api::auth::Access::Open;
         assert_eq!(is_open, open.contains(&route.path), "{}", route.path);

@@ -28,8 +28,9 @@ use topology::worker::{Parts, Worker, WorkerConfig};
 
 use super::anywhere::Board;
 use super::client::Client;
-use crate::api::{Api, Health, serve};
+use crate::api::{Api, Doors, Health, serve};
 use crate::config::{ApiToken, ProcessingGuarantee};
+use crate::ingest::{Config, Ingest};
 use crate::labels::{LabelTopics, Labels};
 use crate::live::{self, Live};
 use crate::membership::Directory;
@@ -38,11 +39,14 @@ use crate::registry::{Artifacts, Registry};
 use crate::retraining::Retraining;
 use crate::scoring::{ModelSlot, ScoringParams, TopicNames, UserProfile, scoring_topology};
 use crate::snoozes::Snoozes;
+use crate::tls::Tls;
 use crate::training::Span;
 use crate::training::jobs::{Jobs, Order, Promotion, Source};
 
 /// Partitions of every topic.
 const PARTITIONS: u32 = 4;
+/// Requests a second of each caller: its clock stands still, so it is all that a test has.
+pub(super) const RATE: u32 = 100_000;
 /// After this long without a step its worker may have been replaced.
 pub(super) const SESSION_MS: u64 = 15_000;
 /// What the interface's clock shows.
@@ -172,6 +176,30 @@ fn notes(sim: &SimBroker, topology: &Topology, params: &ScoringParams, clock: &M
     (labels, Snoozes::new(&broker, topic("test-snoozes"), Arc::new(clock.clone())))
 }
 
+/// The way into the broker's transactions.
+fn ingest(
+    sim: &SimBroker,
+    topology: &Topology,
+    directory: &Arc<dyn Directory>,
+    alone: bool,
+    params: &ScoringParams,
+    clock: &MockClock,
+) -> Ingest {
+    let find = |name| topology.topics().find(name).expect("the topology has it");
+    let config = Config {
+        transactions: find("transactions"),
+        partitions: PARTITIONS,
+        trail: find("test-audit"),
+        verdicts: find("verdicts"),
+        user_partitions: PARTITIONS,
+        params: params.clone(),
+        dedup_ms: 3_600_000,
+        dedup_entries: 10_000,
+        alone,
+    };
+    Ingest::start(&Arc::new(sim.clone()), config, Arc::clone(directory), Arc::new(clock.clone()))
+}
+
 /// A retrain at three at night, on an instance that has no partition to do it for.
 fn retraining(registry: &Registry, jobs: &Jobs, clock: &MockClock) -> Retraining {
     let order = Order {
@@ -191,11 +219,32 @@ fn retraining(registry: &Registry, jobs: &Jobs, clock: &MockClock) -> Retraining
 impl World {
     /// An instance that has not joined its group yet.
     pub(super) fn idle(params: ScoringParams, tokens: Vec<ApiToken>) -> Self {
-        Self::knowing(Board::default().seat("one"), params, tokens)
+        Self::made(Board::default().seat("one"), true, params, tokens, RATE, None)
+    }
+
+    /// As [`Self::idle`], with so many requests a second for each caller.
+    pub(super) fn limited(tokens: Vec<ApiToken>, requests_per_second: u32) -> Self {
+        Self::made(Board::default().seat("one"), true, ScoringParams::default(), tokens, requests_per_second, None)
+    }
+
+    /// An instance over TLS.
+    pub(super) fn secure(directory: Arc<dyn Directory>, tokens: Vec<ApiToken>, tls: &Tls) -> Self {
+        Self::made(directory, true, ScoringParams::default(), tokens, RATE, Some(tls.clone()))
     }
 
     /// As [`Self::idle`], under the name that the directory has for it.
     pub(super) fn knowing(directory: Arc<dyn Directory>, params: ScoringParams, tokens: Vec<ApiToken>) -> Self {
+        Self::made(directory, false, params, tokens, RATE, None)
+    }
+
+    fn made(
+        directory: Arc<dyn Directory>,
+        alone: bool,
+        params: ScoringParams,
+        tokens: Vec<ApiToken>,
+        requests_per_second: u32,
+        tls: Option<Tls>,
+    ) -> Self {
         let model = ModelSlot::default();
         let topology = scoring_topology("test", &TopicNames::default(), &params, &model).expect("a topology");
         let topology = Arc::new(topology);
@@ -217,6 +266,7 @@ impl World {
         let jobs = Jobs::default();
         let retraining = retraining(&registry, &jobs, &clock);
         let (labels, snoozes) = notes(&sim, &topology, &params, &clock);
+        let ingest = ingest(&sim, &topology, &directory, alone, &params, &clock);
         let api = Api {
             instance: directory.me(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
@@ -232,6 +282,7 @@ impl World {
             labels,
             snoozes,
             params,
+            ingest,
             directory,
             session_ms: SESSION_MS,
             health: Arc::clone(&health),
@@ -244,8 +295,9 @@ impl World {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("an address");
+        let doors = Doors { tokens, requests_per_second, tls };
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = runtime.spawn(serve(Arc::new(api), listener, tokens, async { drop(stopped.await) }));
+        let server = runtime.spawn(serve(Arc::new(api), listener, doors, async { drop(stopped.await) }));
         Self {
             address,
             health,
@@ -288,6 +340,35 @@ impl World {
         let record = Outgoing { to, key: Some(user.as_bytes()), value: Some(json.as_bytes()), timestamp: at_ms, headers: &[] };
         self.publisher.send(&record).expect("taken");
         self.publisher.flush().expect("taken");
+    }
+
+    /// The values of all payments in the stream, with their ids.
+    pub(super) fn payments(&self) -> Vec<(String, Vec<u8>)> {
+        let topic = self.topology.topics().find("transactions").expect("the input");
+        let id =
+            |record: &topology::simulated::StoredRecord| format!("transactions:{}:{}", record.partition.partition, record.offset);
+        let records = self.sim.committed_records(topic).into_iter();
+        records.map(|record| (id(&record), record.value.expect("a value").to_vec())).collect()
+    }
+
+    /// The verdict under this id, as it is in the topic.
+    pub(super) fn verdict_bytes(&self, id: &str) -> Option<Vec<u8>> {
+        let topic = self.topology.topics().find("verdicts").expect("the output");
+        let records = self.sim.committed_records(topic).into_iter().filter_map(|record| Some(record.value?.to_vec()));
+        let is = |bytes: &[u8]| serde_json::from_slice::<Verdict>(bytes).expect("a verdict").id == id;
+        records.into_iter().find(|bytes| is(bytes))
+    }
+
+    /// The audit trail so far.
+    pub(super) fn trail(&self) -> Vec<serde_json::Value> {
+        let topic = self.topology.topics().find("test-audit").expect("the trail");
+        let records = self.sim.committed_records(topic).into_iter();
+        records.map(|record| serde_json::from_slice(&record.value.expect("a value")).expect("JSON")).collect()
+    }
+
+    /// The broker, for its faults.
+    pub(super) fn broker(&self) -> &SimBroker {
+        &self.sim
     }
 
     /// Works until everything is committed.
