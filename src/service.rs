@@ -13,9 +13,11 @@ use topology::broker::Broker;
 use topology::record::Topics;
 use tracing::{error, info};
 
+use crate::api::Doors;
 use crate::config::{BrokerKind, Budget, EmbeddedSync, Role, Settings};
 use crate::failure::Failure;
 use crate::instance::{Blueprint, Identity, Instance, RestoreView, Stop};
+use crate::tls::{Tls, TlsFiles};
 
 use crate::broker::embedded::{Durability, EmbeddedBroker, EmbeddedOptions};
 use crate::broker::kafka::{Buffers, KafkaBroker, KafkaConfig};
@@ -156,6 +158,7 @@ pub fn serve<B: Broker>(
 ) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|why| Failure::new("cannot start threads").caused_by(why))?;
+    let tls = tls(settings)?;
     let stop = Stop::default();
     runtime.spawn(signals(stop.clone()));
     let Some(instance) = Instance::start(settings, blueprint, identity, &broker, &stop)? else {
@@ -172,7 +175,8 @@ pub fn serve<B: Broker>(
             instance.serves_at(settings.http_advertised_addr.as_deref().unwrap_or(&address.to_string()));
         }
         let api = Arc::new(instance.api(settings));
-        Some(runtime.spawn(crate::api::serve(api, listener, settings.api_tokens.clone(), stopped(shutdown))))
+        let doors = Doors { tokens: settings.api_tokens.clone(), requests_per_second: settings.http_rate_limit, tls };
+        Some(runtime.spawn(crate::api::serve(api, listener, doors, stopped(shutdown))))
     } else {
         None
     };
@@ -189,6 +193,14 @@ pub fn serve<B: Broker>(
     outcome?;
     drained?;
     attendant.end()
+}
+
+/// What the settings say of TLS.
+fn tls(settings: &Settings) -> Result<Option<Tls>, Failure> {
+    let (Some(certificate), Some(key)) = (&settings.http_tls_cert, &settings.http_tls_key) else { return Ok(None) };
+    let files = TlsFiles { certificate: certificate.clone(), key: key.clone(), authority: settings.http_tls_ca.clone() };
+    let hint = "check HTTP_TLS_CERT, HTTP_TLS_KEY and HTTP_TLS_CA";
+    Tls::load(&files).map(Some).map_err(|why| Failure::new("TLS cannot be served").caused_by(why).hint(hint))
 }
 
 fn attend<B: Broker>(

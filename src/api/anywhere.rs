@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::{RETRY_AFTER, WWW_AUTHENTICATE};
-use hyper::{Method, StatusCode};
+use hyper::Method;
+use hyper::header::{LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Deserialize;
 use state::backend::StorePartition;
 use tokio::time::sleep;
@@ -271,7 +271,7 @@ fn busy() -> Problem {
     Problem::new(Kind::TooManyRequests, "too many requests are being passed on to other instances").retry_after(RETRY_MOVING_S)
 }
 
-fn says_not_here(got: &Got) -> bool {
+pub(crate) fn says_not_here(got: &Got) -> bool {
     #[derive(Deserialize)]
     struct Said {
         #[serde(rename = "type")]
@@ -281,10 +281,10 @@ fn says_not_here(got: &Got) -> bool {
 }
 
 /// Another instance's answer, as ours.
-fn relay(got: Got) -> Reply {
-    let content_type = if got.status == StatusCode::OK { "application/json" } else { "application/problem+json" };
+pub(crate) fn relay(got: Got) -> Reply {
+    let content_type = if got.status.is_success() { "application/json" } else { "application/problem+json" };
     let mut reply = Reply::new(got.status, content_type, got.body);
-    for name in [RETRY_AFTER, WWW_AUTHENTICATE] {
+    for name in [LOCATION, RETRY_AFTER, WWW_AUTHENTICATE] {
         if let Some(value) = got.headers.get(&name) {
             reply = reply.with(name, value.clone());
         }

@@ -1,4 +1,8 @@
-//! Who may ask: bearer tokens with scopes, compared by digest in constant time.
+//! Who may ask: bearer tokens with scopes, compared by digest in constant time, or the cookie of a session that a token opened.
+//!
+//! A browser sends a cookie along with whatever page asks. So a request that changes something and comes by cookie must say that it comes
+//! from this very origin (`Sec-Fetch-Site`, or `Origin` beside `Host`); SameSite=Strict keeps the cookie from all others' in the first place.
+//! Without tokens there is no cookie, yet a browser on this machine would do: there, what says that it comes from elsewhere is refused.
 //!
 //! Without tokens the interface answers this machine only. The settings see to it that the server listens on loopback then; the
 //! peer's address is checked all the same, and so is the name the request was sent to: a web page could point its own name at
@@ -6,12 +10,13 @@
 
 use std::net::IpAddr;
 
-use hyper::HeaderMap;
-use hyper::header::{AUTHORIZATION, HOST, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use hyper::{HeaderMap, Method};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::problem::{Kind, Problem};
+use super::sessions::Sessions;
 use crate::config::{ApiToken, Scope};
 
 /// What a route asks of its caller.
@@ -33,15 +38,74 @@ pub(crate) struct Caller<'r> {
     pub(crate) headers: &'r HeaderMap,
 }
 
+/// Where a request says that it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A page of this very server.
+    Same,
+    /// Somebody else's page.
+    Other,
+    /// It does not say: no browser of today.
+    Unsaid,
+}
+
+impl Caller<'_> {
+    /// Where the request says that it comes from. No page can make its browser say otherwise.
+    pub(crate) fn origin(&self) -> Origin {
+        let is_same = |same| if same { Origin::Same } else { Origin::Other };
+        if let Some(site) = self.headers.get("sec-fetch-site") {
+            return is_same(site == "same-origin");
+        }
+        let Some(origin) = self.headers.get(ORIGIN) else { return Origin::Unsaid };
+        let host = self.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let of = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+        is_same(of.is_some() && of == host)
+    }
+}
+
+/// A page of another origin asks.
+pub(crate) fn cross_site() -> Problem {
+    Problem::new(Kind::CrossSite, "the request does not come from a page of this server")
+}
+
+/// Who was let in.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Actor {
+    /// The token's name; none where no token is asked for.
+    pub(crate) name: Option<String>,
+    /// What other instances are shown instead of a cookie.
+    pub(crate) authorization: Option<HeaderValue>,
+}
+
+/// What callers are held against.
+pub(crate) struct Gate<'g> {
+    pub(crate) tokens: &'g [ApiToken],
+    pub(crate) sessions: &'g Sessions,
+    /// The server speaks TLS.
+    pub(crate) secure: bool,
+    pub(crate) now_ms: i64,
+}
+
 /// Lets the caller in, under its token's name where it has one, or says why not.
-pub(crate) fn authorise<'t>(tokens: &'t [ApiToken], access: Access, caller: &Caller<'_>) -> Result<Option<&'t str>, Problem> {
-    let Access::Needs(scope) = access else { return Ok(None) };
+pub(crate) fn authorise(gate: &Gate<'_>, access: Access, method: &Method, caller: &Caller<'_>) -> Result<Actor, Problem> {
+    let Access::Needs(scope) = access else { return Ok(Actor::default()) };
+    let (tokens, changes) = (gate.tokens, !method.is_safe());
     if tokens.is_empty() {
-        return if is_local(caller) {
-            Ok(None)
-        } else {
-            Err(Problem::new(Kind::NotLocal, "the request is not from this machine to this machine"))
-        };
+        if !is_local(caller) {
+            return Err(Problem::new(Kind::NotLocal, "the request is not from this machine to this machine"));
+        }
+        return if changes && caller.origin() == Origin::Other { Err(cross_site()) } else { Ok(Actor::default()) };
+    }
+    if !caller.headers.contains_key(AUTHORIZATION)
+        && let Some(session) = gate.sessions.find(caller.headers, gate.secure, gate.now_ms)
+    {
+        if changes && caller.origin() != Origin::Same {
+            return Err(cross_site());
+        }
+        let token = tokens.iter().find(|token| token.name == session.name);
+        let token = token.ok_or_else(|| Problem::new(Kind::Unauthorized, "the session's token is gone"))?;
+        admit(token, scope)?;
+        return Ok(Actor { name: Some(session.name), authorization: Some(session.authorization) });
     }
     let challenge = |detail, challenge: &'static str| {
         Problem::new(Kind::Unauthorized, detail).with(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
@@ -52,8 +116,14 @@ pub(crate) fn authorise<'t>(tokens: &'t [ApiToken], access: Access, caller: &Cal
     let Some(token) = find(tokens, shown) else {
         return Err(challenge("the token is not known", "Bearer realm=\"mangrove\", error=\"invalid_token\""));
     };
+    admit(token, scope)?;
+    Ok(Actor { name: Some(token.name.clone()), authorization: None })
+}
+
+/// Whether the token opens what needs this scope.
+fn admit(token: &ApiToken, scope: Scope) -> Result<(), Problem> {
     if token.scopes.contains(&scope) {
-        return Ok(Some(&token.name));
+        return Ok(());
     }
     let challenge = format!("Bearer realm=\"mangrove\", error=\"insufficient_scope\", scope=\"{scope}\"");
     let challenge = HeaderValue::from_str(&challenge).expect("invariant: made of plain words");
@@ -61,7 +131,7 @@ pub(crate) fn authorise<'t>(tokens: &'t [ApiToken], access: Access, caller: &Cal
 }
 
 /// The token in the one `Authorization` header; none where there are several, since parties in between could read another one.
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     let (value, None) = (all.next()?.as_bytes(), all.next()) else { return None };
     let (scheme, token) = value.split_at_checked(b"Bearer ".len())?;
@@ -69,7 +139,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 /// The token with this text. Looks at all of them in the same time, whichever it is.
-fn find<'t>(tokens: &'t [ApiToken], shown: &[u8]) -> Option<&'t ApiToken> {
+pub(crate) fn find<'t>(tokens: &'t [ApiToken], shown: &[u8]) -> Option<&'t ApiToken> {
     let digest: [u8; 32] = Sha256::digest(shown).into();
     let mut found = None;
     for token in tokens {

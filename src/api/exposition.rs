@@ -94,6 +94,7 @@ pub(crate) fn metrics(call: &Call) -> Answer {
     stores(&mut text, site);
     instance(&mut text, site);
     notifications(&mut text, site);
+    payments(&mut text, site);
     http(&mut text, site);
     Ok(Reply::new(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text.out.into_bytes()))
 }
@@ -135,6 +136,16 @@ fn engine(text: &mut Text, site: &Site) {
     for (cause, count) in metrics.counted("dead_letters") {
         text.sample(&[("cause", &cause)], count);
     }
+}
+
+/// What became of payments that came over HTTP.
+fn payments(text: &mut Text, site: &Site) {
+    let counts = site.api.ingest.counts();
+    text.family("ingest_payments_total", "counter", "Valid payments that came over HTTP, by what became of them.");
+    for (outcome, count) in counts.each() {
+        text.sample(&[("outcome", outcome)], count);
+    }
+    text.family("ingest_remembered_ids", "gauge", "Transaction ids that are known again.").sample(&[], counts.remembered());
 }
 
 /// What the tasks are doing, by task and by partition of a topic.

@@ -11,7 +11,6 @@
 use std::sync::Arc;
 
 use hyper::StatusCode;
-use models::features::AMOUNT_MAX;
 use models::verdict::{self, Fx, Severity, VerdictRef};
 use models::{Cause, InvalidTransaction, Limits, Model, Profile, Transaction, explain};
 use schemars::JsonSchema;
@@ -24,7 +23,12 @@ use super::document::{Declared, Payment, gives, json};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::routes::{Answer, Call};
-use crate::scoring::ScoringParams;
+use crate::scoring::{ScoringParams, Unconvertible};
+
+/// What is wrong with a currency without a rate.
+pub(crate) const NO_RATE: &str = "currency: is not in the table of rates";
+/// What is wrong with an amount that a rate makes too large.
+pub(crate) const OUT_OF_RANGE_CONVERTED: &str = "amount: is out of range once it is converted; expected 0 to 1e12";
 
 /// The body, its parts unread.
 #[derive(Deserialize)]
@@ -142,13 +146,10 @@ fn refused(why: &InvalidTransaction) -> Problem {
 }
 
 fn convert(params: &ScoringParams, payment: &Transaction<'_>) -> Result<Option<Fx>, Problem> {
-    let Some(table) = &params.fx else { return Ok(None) };
-    let fx = table.convert(payment.amount, payment.currency.as_deref());
-    let fx = fx.ok_or_else(|| Problem::invalid("/transaction/currency", "currency: is not in the table of rates"))?;
-    if !(0.0..=AMOUNT_MAX).contains(&fx.amount) {
-        return Err(Problem::invalid("/transaction/amount", "amount: is out of range once it is converted; expected 0 to 1e12"));
-    }
-    Ok(Some(fx))
+    params.convert(payment).map_err(|why| match why {
+        Unconvertible::Currency => Problem::invalid("/transaction/currency", NO_RATE),
+        Unconvertible::Amount => Problem::invalid("/transaction/amount", OUT_OF_RANGE_CONVERTED),
+    })
 }
 
 /// The verdict's JSON. The same steps as in the stream's processor, with reasons whatever the score.

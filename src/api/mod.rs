@@ -29,25 +29,30 @@ mod graph;
 mod health;
 mod inference;
 mod labels;
+mod lines;
 mod models;
 mod notifications;
 mod orders;
 mod pages;
 mod parameters;
 mod patience;
+mod payments;
 mod probes;
 mod problem;
 mod profile;
+mod rates;
 mod recent;
 mod reply;
 mod routes;
 mod server;
+mod sessions;
 mod shadow;
 mod site;
 mod stores;
 mod stream;
 mod tally;
 mod tasks;
+mod trail;
 mod train;
 mod users;
 
@@ -62,7 +67,8 @@ use topology::metrics::Metrics;
 use topology::status::Tasks;
 use topology::topology::Topology;
 
-use crate::config::ProcessingGuarantee;
+use crate::config::{ApiToken, ProcessingGuarantee};
+use crate::ingest::Ingest;
 use crate::labels::Labels;
 use crate::live::Live;
 use crate::membership::Directory;
@@ -73,11 +79,23 @@ use crate::registry::Registry;
 use crate::retraining::Retraining;
 use crate::scoring::{ModelSlot, ScoringParams};
 use crate::snoozes::Snoozes;
+use crate::tls::Tls;
 use crate::training::jobs::Jobs;
 
 pub use document::{published, published_names};
 pub use health::Health;
 pub use server::serve;
+
+/// Who may come in, and how often.
+#[derive(Clone, Debug, Default)]
+pub struct Doors {
+    /// Without any, only this machine is answered.
+    pub tokens: Vec<ApiToken>,
+    /// Requests a second of each token, and of each address without one; 0 is no limit.
+    pub requests_per_second: u32,
+    /// Without it, plain HTTP.
+    pub tls: Option<Tls>,
+}
 
 /// What the interface shows of an instance: shared parts of it, made once by whoever puts the instance together.
 pub struct Api {
@@ -115,6 +133,8 @@ pub struct Api {
     pub params: ScoringParams,
     /// Synthetic load, where this is a demo.
     pub load: Arc<OnceLock<crate::load::Control>>,
+    /// The way into the transactions topic.
+    pub ingest: Ingest,
     /// Who has the partitions that this instance has not.
     pub directory: Arc<dyn Directory>,
     /// After so many milliseconds without a step of its worker a task may have been given to another instance unheard: it is not read

@@ -71,6 +71,10 @@ kinds! {
     /// The token does not open this.
     Forbidden = "forbidden", FORBIDDEN, "The token does not open this route",
         "The token is known but lacks the scope that the answer names. Give it the scope in API_TOKENS, or use another token.";
+    /// A page of another origin asks.
+    CrossSite = "cross-site", FORBIDDEN, "Another site's page cannot do this",
+        "A request that changes something and comes with a session's cookie must come from a page of this very server, and say so by \
+         Sec-Fetch-Site or Origin, as browsers do. Programs send a token instead: `Authorization: Bearer ...`.";
     /// Without tokens only this machine is answered.
     NotLocal = "not-local", FORBIDDEN, "Without tokens, only this machine is answered",
         "No API_TOKENS are set, so requests must come from this machine and name it: localhost or a loopback address as Host. \
@@ -132,6 +136,10 @@ kinds! {
     /// One redrive at a time.
     RedriveRuns = "redrive-runs", CONFLICT, "A redrive runs already",
         "Dead letters are redriven by one run at a time: `GET /v1/dead-letters` says when it is over.";
+    /// The trail cannot be written.
+    AuditUnavailable = "audit-unavailable", SERVICE_UNAVAILABLE, "The request could not be recorded",
+        "Each request that changes something is recorded on a topic before it is answered, and the broker did not take this record. What \
+         was asked for may be done: ask for the present state before trying again.";
     /// The path is there, the method is not.
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not take this method",
         "The header Allow names the methods it takes.";
@@ -140,10 +148,10 @@ kinds! {
         "The body must arrive within a few seconds. Send the request again over a better connection.";
     /// The body is too large.
     BodyTooLarge = "body-too-large", PAYLOAD_TOO_LARGE, "The body is too large",
-        "A body may have 1 MiB.";
+        "A body may have 1 MiB, and so may a line of one that is sent in lines; a topic may take less.";
     /// The body is of another type.
     UnsupportedMediaType = "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The body must be JSON",
-        "Send the body with `Content-Type: application/json`.";
+        "Send the body with `Content-Type: application/json`; where a route takes lines, with `application/x-ndjson`.";
     /// JSON, but not what is expected.
     InvalidRequest = "invalid-request", UNPROCESSABLE_ENTITY, "The body is not what this route expects",
         "`errors` says what is wrong where: each has a JSON pointer into the body and a detail. The bounds are those of payments \
@@ -151,6 +159,10 @@ kinds! {
     /// Too much at once.
     TooManyRequests = "too-many-requests", TOO_MANY_REQUESTS, "Too many requests at once",
         "The instance is working on as many requests as it takes. Wait for as long as Retry-After says.";
+    /// Too many in a second.
+    RateLimited = "rate-limited", TOO_MANY_REQUESTS, "Too many requests in a second",
+        "Each token, and each address without one, has HTTP_RATE_LIMIT requests a second. Wait for as long as Retry-After says; many \
+         payments go in one request, as an array or in lines.";
     /// A fault of ours.
     Internal = "internal", INTERNAL_SERVER_ERROR, "The request failed",
         "A fault in the program. The log has it under the request's id, which is the problem's `instance`: please report it.";
@@ -172,6 +184,11 @@ kinds! {
     PositionNotReached = "position-not-reached", SERVICE_UNAVAILABLE, "The position that was asked for is not reached yet",
         "`position` says how far committed state is. The offset of `min_position` is a next offset: to read what the record at \
          offset 41 did, ask for 42. Try again after Retry-After, or with a longer `timeout`.";
+    /// Transaction ids are being read back.
+    IdsNotKnown = "ids-not-known", SERVICE_UNAVAILABLE, "The partition's transaction ids are being read",
+        "The instance that remembers which tx_ids came lately is reading them from the topic: it has just started, taken the partition \
+         over, or had no answer from the broker. Nothing was written. Try again after Retry-After; payments without a tx_id are taken \
+         meanwhile.";
     /// The partition is being brought up to date.
     Restoring = "restoring", SERVICE_UNAVAILABLE, "The user's partition is being restored",
         "The instance is reading the partition's changelog and answers once it is through. Try again after Retry-After; /readyz \
@@ -301,9 +318,9 @@ impl Problem {
         self.with(hyper::header::RETRY_AFTER, HeaderValue::from(seconds))
     }
 
-    /// The answer to the request of that id.
-    pub(crate) fn into_reply(self, request: &str) -> Reply {
-        let body = Body {
+    /// Its JSON, as part of the answer to the request of that id.
+    pub(crate) fn body<'p>(&'p self, request: &'p str) -> impl Serialize + 'p {
+        Body {
             uri: self.kind.uri(),
             title: self.kind.title(),
             status: self.kind.status().as_u16(),
@@ -311,8 +328,12 @@ impl Problem {
             instance: request,
             errors: &self.more.errors,
             standing: self.more.standing.as_ref(),
-        };
-        let mut reply = Reply::json(self.kind.status(), &body).of_type("application/problem+json");
+        }
+    }
+
+    /// The answer to the request of that id.
+    pub(crate) fn into_reply(self, request: &str) -> Reply {
+        let mut reply = Reply::json(self.kind.status(), &self.body(request)).of_type("application/problem+json");
         for (name, value) in self.more.headers {
             reply = reply.with(name, value);
         }

@@ -5,7 +5,8 @@
 //! 3. body: only for routes that take one; type (415), size (413), time (408)
 //! 4. the handler: from memory on the event loop, or beside it where it reads the store, within a bound on such work (429);
 //!    what is about one user is answered by whoever has that user's partition (`anywhere`)
-//! 5. the answer is counted by route and logged under the request's id
+//! 5. what changes something is recorded (`trail`)
+//! 6. the answer is counted by route and logged under the request's id
 //!
 //! A new route is a row of [`ROUTES`], a handler, and what the route says of itself: a constant [`Declared`] beside the handler, joined to
 //! the row by `.says(&...)`. `/openapi.json` is made of these; a row without one fails a test (`document::openapi`), and so does an answer in
@@ -25,23 +26,25 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use hyper::{HeaderMap, Method, Request, Response};
 use tokio::time::timeout;
 use tracing::{debug, error};
 
-use super::auth::{Access, Caller, authorise};
+use super::auth::{Access, Actor, Caller, Gate, authorise};
 use super::document::{self, Declared, Takes, gives, parameter};
 use super::problem::{Explanation, Kind, Problem};
+use super::rates::Key;
 use super::reply::{Content, Reply};
 use super::site::Site;
 use super::{
-    anywhere, dead_letters, demo, erasure, exposition, graph, inference, labels, models, notifications, orders, pages, probes,
-    profile, recent, shadow, stores, stream, train, users,
+    anywhere, dead_letters, demo, erasure, exposition, graph, inference, labels, models, notifications, orders, pages, payments,
+    probes, profile, recent, sessions, shadow, stores, stream, trail, train, users,
 };
 use crate::config::Scope;
 use crate::query::{ANSWERED_BY, HOP};
@@ -79,7 +82,15 @@ pub(crate) struct Call {
     pub(crate) name: String,
     /// True where another instance passed it on: it goes no further.
     pub(crate) hop: bool,
-    /// What the caller showed of itself.
+    /// Where it comes from.
+    pub(crate) peer: IpAddr,
+    /// The route's pattern.
+    pub(crate) route: &'static str,
+    /// Its record is written, or another instance's affair.
+    pub(crate) recorded: Recorded,
+    /// The token's name; none where no token is asked for.
+    pub(crate) actor: Option<String>,
+    /// What other instances are shown of the caller.
     pub(crate) authorization: Option<HeaderValue>,
     /// The last event that a reader of a stream has seen.
     pub(crate) last_event: Option<HeaderValue>,
@@ -88,7 +99,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    fn new(site: &Arc<Site>, request: &Request<Incoming>) -> Self {
+    fn new(site: &Arc<Site>, request: &Request<Incoming>, peer: IpAddr) -> Self {
         let hop = request.headers().get(HOP);
         let given = hop.and_then(|id| id.to_str().ok()).filter(|id| is_request_id(id));
         Self {
@@ -99,10 +110,28 @@ impl Call {
             query: request.uri().query().unwrap_or_default().to_owned(),
             name: String::new(),
             hop: hop.is_some(),
+            peer,
+            route: NO_ROUTE,
+            recorded: Recorded::default(),
+            actor: None,
             authorization: request.headers().get(AUTHORIZATION).cloned(),
             last_event: request.headers().get(stream::LAST_EVENT_ID).cloned(),
             body: Bytes::new(),
         }
+    }
+}
+
+/// Whether a request's record is written. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recorded(Arc<AtomicBool>);
+
+impl Recorded {
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -123,6 +152,8 @@ pub(crate) enum Run {
     Aside(fn(&Call) -> Answer),
     /// On the event loop: it waits for others.
     Waiting(fn(Call) -> Coming),
+    /// On the event loop: it reads the body itself, and waits for others.
+    Unread(fn(Call, Request<Incoming>) -> Coming),
     /// About one user: wherever the user's partition is.
     Anywhere(anywhere::Handler),
     /// About one partition of users: wherever it is.
@@ -184,6 +215,9 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/schemas/{}", Access::Open, Run::Here(document::schema)).says(&document::SCHEMA),
     get("/docs", Access::Open, Run::Here(document::page)).says(&document::PAGE),
     get("/docs/{}", Access::Open, Run::Here(document::asset)).says(&document::ASSET),
+    get("/v1/session", Access::Open, Run::Unread(sessions::whose)).says(&sessions::WHOSE),
+    post("/v1/session", Access::Open, Run::Unread(sessions::open)).says(&sessions::OPEN),
+    delete("/v1/session", Access::Open, Run::Unread(sessions::close)).says(&sessions::CLOSE),
     get("/metrics", QUERY, Run::Aside(exposition::metrics)).says(&exposition::METRICS),
     get("/v1/health", QUERY, Run::Here(probes::health)).says(&probes::HEALTH),
     get("/v1/topology", QUERY, Run::Waiting(graph::topology)).says(&graph::TOPOLOGY),
@@ -201,6 +235,8 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/v1/recent/verdicts/{}", QUERY, Run::Aside(recent::show)).says(&recent::SHOW),
     get("/v1/dead-letters", QUERY, Run::Aside(dead_letters::show)).says(&dead_letters::SHOW),
     call("/v1/dead-letters/redrive", ADMIN, Run::Aside(dead_letters::redrive)).says(&dead_letters::REDRIVE),
+    post("/v1/transactions", WRITE, Run::Unread(payments::take)).says(&payments::TAKE),
+    post("/tx", WRITE, Run::Unread(payments::take)).says(&payments::TAKE),
     get("/v1/models", QUERY, Run::Here(models::list)).says(&models::LIST),
     get("/v1/models/{}", QUERY, Run::Here(models::show)).says(&models::SHOW),
     call("/v1/models/{}/promote", ADMIN, Run::Aside(models::promote)).says(&models::PROMOTE),
@@ -227,14 +263,14 @@ pub(crate) static ROUTES: &[Route] = &[
 /// Answers a request, whatever it is.
 pub(crate) async fn answer(site: Arc<Site>, request: Request<Incoming>, peer: IpAddr) -> Response<Content> {
     let began_us = site.api.clock.monotonic_us();
-    let call = Call::new(&site, &request);
+    let call = Call::new(&site, &request, peer);
     let (id, method, hop) = (call.request.clone(), call.method.clone(), call.hop);
     let (route, answer) = match find(&call.method, request.uri().path()) {
         Err(problem) => (NO_ROUTE, Err(problem)),
         Ok((route, name)) => {
             let name = decode(name).map(Cow::into_owned);
             let answer = match name {
-                Ok(name) => handle(route, request, peer, Call { name, ..call }).await,
+                Ok(name) => handle(route, request, Call { name, route: route.path, ..call }).await,
                 Err(problem) => Err(problem),
             };
             (route.path, answer)
@@ -246,6 +282,9 @@ pub(crate) async fn answer(site: Arc<Site>, request: Request<Incoming>, peer: Ip
     site.tally.add(route, status, micros);
     debug!(request = id, method = method.as_str(), route, status, micros, hop, "answered");
     let mut response = reply.into_response(&id);
+    if site.secure() {
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    }
     if hop && let Ok(instance) = HeaderValue::from_str(&site.api.instance) {
         response.headers_mut().insert(ANSWERED_BY, instance);
     }
@@ -305,9 +344,17 @@ pub(crate) fn decode(segment: &str) -> Result<Cow<'_, str>, Problem> {
 }
 
 /// Steps 2 to 4.
-async fn handle(route: &'static Route, request: Request<Incoming>, peer: IpAddr, mut call: Call) -> Answer {
-    let caller = Caller { peer, target_host: request.uri().host(), headers: request.headers() };
-    let _token = authorise(&call.site.tokens, route.access, &caller)?;
+async fn handle(route: &'static Route, request: Request<Incoming>, mut call: Call) -> Answer {
+    enter(route, &request, &mut call)?;
+    let answer = run(route, request, call.clone()).await;
+    trail::close(route, &call, answer).await
+}
+
+/// Steps 3 and 4.
+async fn run(route: &'static Route, request: Request<Incoming>, mut call: Call) -> Answer {
+    if let Run::Unread(handler) = route.run {
+        return handler(call, request).await;
+    }
     if route.method == Method::POST {
         let absent = route.bodiless && request.body().is_end_stream();
         if !absent {
@@ -320,10 +367,36 @@ async fn handle(route: &'static Route, request: Request<Incoming>, peer: IpAddr,
         Run::Waiting(handler) => handler(call).await,
         Run::Anywhere(handler) => anywhere::answer(call, handler).await,
         Run::AnywhereOf(handler) => anywhere::answer_of_partition(call, handler).await,
+        Run::Unread(_) => unreachable!("taken above, with the body"),
     }
 }
 
-async fn read_body(request: Request<Incoming>) -> Result<Bytes, Problem> {
+/// Step 2.
+fn enter(route: &'static Route, request: &Request<Incoming>, call: &mut Call) -> Result<(), Problem> {
+    let site = &call.site;
+    let caller = Caller { peer: call.peer, target_host: request.uri().host(), headers: request.headers() };
+    let now_ms = site.api.clock.now_ms();
+    let gate = Gate { tokens: &site.tokens, sessions: &site.sessions, secure: site.secure(), now_ms };
+    let entered = authorise(&gate, route.access, request.method(), &caller);
+    // Probes are never refused; who shows a wrong token counts by address.
+    let name = entered.as_ref().ok().and_then(|actor| actor.name.clone());
+    if route.access != Access::Open || !request.method().is_safe() {
+        let key = name.map_or_else(|| Key::of(call.peer), Key::Token);
+        site.rates.take(key, site.api.clock.monotonic_us()).map_err(|wait| {
+            let seconds = u16::try_from(wait.as_secs() + 1).unwrap_or(u16::MAX);
+            Problem::new(Kind::RateLimited, "this caller's requests of this second are used up").retry_after(seconds)
+        })?;
+    }
+    let Actor { name, authorization } = entered?;
+    call.actor = name;
+    if authorization.is_some() {
+        call.authorization = authorization;
+    }
+    Ok(())
+}
+
+/// A whole body of JSON.
+pub(crate) async fn read_body(request: Request<Incoming>) -> Result<Bytes, Problem> {
     if !is_json(request.headers()) {
         return Err(Problem::new(Kind::UnsupportedMediaType, "the body's type is not application/json"));
     }

@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Semaphore, watch};
 use topology::record::TopicId;
 
-use super::Api;
+use super::rates::Rates;
 use super::server::{CONNECTIONS_MAX, STREAMS_MAX, WORK_MAX};
+use super::sessions::Sessions;
 use super::tally::Tally;
+use super::{Api, Doors};
 use crate::config::ApiToken;
 use crate::query::Peers;
+use crate::tls::Tls;
 
 /// The store that profiles are kept in.
 const PROFILES: &str = "profiles";
@@ -31,9 +34,15 @@ pub(crate) struct Profiles {
 pub(crate) struct Site {
     pub(crate) api: Arc<Api>,
     pub(crate) tokens: Vec<ApiToken>,
+    /// Those that tokens opened.
+    pub(crate) sessions: Sessions,
+    /// What each caller has left of its second.
+    pub(crate) rates: Rates,
     pub(crate) profiles: Profiles,
     /// Places for connections.
     pub(crate) connections: Arc<Semaphore>,
+    /// What handshakes are answered with.
+    pub(crate) tls: Option<Tls>,
     /// Places for requests that read the store.
     pub(crate) work: Arc<Semaphore>,
     /// Places for readers of streams.
@@ -49,19 +58,22 @@ pub(crate) struct Site {
 impl Site {
     /// # Errors
     /// Where the topology keeps no profiles, or its partitions are not known: a fault of whoever put the instance together.
-    pub(crate) fn new(api: Arc<Api>, tokens: Vec<ApiToken>) -> io::Result<Self> {
+    pub(crate) fn new(api: Arc<Api>, doors: Doors) -> io::Result<Self> {
         let profiles = find_profiles(&api).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, "the topology has no partitioned store of profiles to answer from")
         })?;
         Ok(Self {
             api,
-            tokens,
+            tokens: doors.tokens,
+            sessions: Sessions::default(),
+            rates: Rates::new(doors.requests_per_second),
             profiles,
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             work: Arc::new(Semaphore::new(WORK_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             closing: watch::Sender::new(false),
-            peers: Peers::default(),
+            peers: Peers::new(doors.tls.as_ref().map(Tls::client)),
+            tls: doors.tls,
             tally: Tally::default(),
             requests: AtomicU64::new(0),
         })
@@ -70,6 +82,11 @@ impl Site {
     /// An id for a request: unique within the instance over restarts, and without meaning.
     pub(crate) fn next_request(&self) -> String {
         format!("{:x}-{:x}", self.api.started_at_ms, self.requests.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// True where the server speaks TLS.
+    pub(crate) fn secure(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Stands for a user in log lines: the same for the same user, and of no use without the key.

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const KEEP_BYTES: usize = 64 << 20;
 
 /// See the module's header.
-pub(super) struct Cursor<R> {
+pub(crate) struct Cursor<R> {
     reader: R,
     at: TopicPartition,
     position: u64,
@@ -28,7 +28,7 @@ pub(super) struct Cursor<R> {
 
 impl<R: Reader> Cursor<R> {
     /// Will read `from..until`.
-    pub(super) fn open(mut reader: R, at: TopicPartition, from: u64, until: u64) -> Result<Self> {
+    pub(crate) fn open(mut reader: R, at: TopicPartition, from: u64, until: u64) -> Result<Self> {
         if from < until {
             reader.assign(at, from)?;
         }
@@ -37,7 +37,7 @@ impl<R: Reader> Cursor<R> {
     }
 
     /// Gets the next records where none are left; false at the end.
-    pub(super) fn fill(&mut self) -> Result<bool> {
+    pub(crate) fn fill(&mut self) -> Result<bool> {
         let began = monotonic();
         while self.place == self.order.len() {
             if self.position >= self.until {
@@ -66,27 +66,27 @@ impl<R: Reader> Cursor<R> {
     }
 
     /// The records at hand and their order.
-    pub(super) fn batch(&self) -> (&Fetched, &[u32]) {
+    pub(crate) fn batch(&self) -> (&Fetched, &[u32]) {
         (&self.fetched, &self.order[self.place..])
     }
 
     /// Passes over the records at hand.
-    pub(super) fn pass(&mut self) {
+    pub(crate) fn pass(&mut self) {
         self.place = self.order.len();
     }
 
     /// The next record, without passing over it.
-    pub(super) fn peek(&mut self) -> Result<Option<Record<'_>>> {
+    pub(crate) fn peek(&mut self) -> Result<Option<Record<'_>>> {
         Ok(if self.fill()? { Some(self.fetched.get(self.order[self.place] as usize)) } else { None })
     }
 
     /// Passes over the record peeked at.
-    pub(super) fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         self.place = (self.place + 1).min(self.order.len());
     }
 
     /// Everything that is left, batch by batch.
-    pub(super) fn each(mut self, take: &mut dyn FnMut(&Batch<'_>) -> Result<()>) -> Result<()> {
+    pub(crate) fn each(mut self, take: &mut dyn FnMut(&Batch<'_>) -> Result<()>) -> Result<()> {
         while self.fill()? {
             let (fetched, order) = self.batch();
             take(&Batch::new(fetched, order))?;
@@ -96,7 +96,7 @@ impl<R: Reader> Cursor<R> {
     }
 
     /// The reader, for another cursor.
-    pub(super) fn close(mut self) -> Result<R> {
+    pub(crate) fn close(mut self) -> Result<R> {
         self.reader.unassign(self.at)?;
         Ok(self.reader)
     }

@@ -37,6 +37,7 @@ use topology::topology::{SubTopology, TaskId, Topology};
 
 use crate::scoring::{ModelSlot, ScoringParams, TopicNames, scoring_topology};
 
+pub(crate) use cursor::Cursor;
 pub use difference::{Difference, Naming};
 pub use explain::{Explained, Feature, Outcome, Scored, State};
 pub use rebuild::{Repair, Replayed};

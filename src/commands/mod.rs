@@ -24,6 +24,7 @@ pub mod rebuild;
 pub mod redrive;
 pub mod run;
 pub mod tap;
+pub mod token;
 pub mod topology;
 pub mod train;
 pub mod verify;
@@ -96,6 +97,8 @@ pub enum Command {
     Train(train::Args),
     /// Score a file of past payments through the very same topology, and judge the verdicts
     Backtest(backtest::Args),
+    /// Make a token for the HTTP interface
+    Token(token::Args),
     /// Show verdicts as they come
     Tap(tap::Args),
     /// Make payments up: into the stream, to measure it, or into a labelled file
@@ -165,6 +168,7 @@ impl Command {
             Self::Run(args) => run::run(args, settings),
             Self::Train(args) => train::run(args, settings),
             Self::Backtest(args) => backtest::run(args, settings),
+            Self::Token(args) => token::run(&args),
             Self::Tap(args) => tap::run(args, settings),
             Self::Load(args) => load::run(&args, &settings),
             Self::Redrive(args) => redrive::run(args, settings),
@@ -212,6 +216,10 @@ fn execute(cli: Cli, environment: Vec<(OsString, OsString)>) -> Result<(), Failu
         return completions::run(args);
     }
     cli.command.validate()?;
+    if let Command::Token(args) = &cli.command {
+        // Settings that lack a token are a reason to make one.
+        return token::run(args);
+    }
     let sources =
         Sources { flags: cli.settings.values, environment, dotenv: cli.settings.dotenv, command: cli.command.defaults() };
     let settings = match Settings::load(&sources) {

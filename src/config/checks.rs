@@ -15,6 +15,7 @@ const OWN_TOPIC_ENDING_MAX: usize = 32;
 
 pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     check_http(settings, faults);
+    check_tls(settings, faults);
     check_advertised(settings, faults);
     check_times(settings, faults);
     check_topics(settings, faults);
@@ -78,6 +79,21 @@ fn check_http(settings: &Settings, faults: &mut Vec<Fault>) {
             "can be reached from other machines, and no API_TOKENS are set",
             "a loopback address such as 127.0.0.1:8000, or API_TOKENS",
         ));
+    }
+}
+
+/// A certificate and its key go together.
+fn check_tls(settings: &Settings, faults: &mut Vec<Fault>) {
+    let lacking = |variable: &str, problem: &str| {
+        Fault::of_value(variable, origin(settings, variable), "", problem, "the path of a PEM file")
+    };
+    match (&settings.http_tls_cert, &settings.http_tls_key) {
+        (Some(_), None) => faults.push(lacking("HTTP_TLS_KEY", "is not set, and HTTP_TLS_CERT is")),
+        (None, Some(_)) => faults.push(lacking("HTTP_TLS_CERT", "is not set, and HTTP_TLS_KEY is")),
+        (None, None) if settings.http_tls_ca.is_some() => {
+            faults.push(lacking("HTTP_TLS_CERT", "is not set, and HTTP_TLS_CA is"));
+        }
+        _ => {}
     }
 }
 

@@ -43,6 +43,7 @@ pub(crate) use fault::shorten;
 pub use fault::{FOUND_MAX, Fault};
 pub use flags::SettingFlags;
 pub use kafka::{KafkaProperties, KafkaProperty};
+pub(crate) use parse::token_entry;
 pub use reference::{env_example, markdown};
 pub use source::{CommandDefaults, Dotenv, Origin, Sources};
 pub use table::{DECLARATIONS, Settings};

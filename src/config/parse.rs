@@ -8,6 +8,8 @@ use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use sha2::{Digest, Sha256};
+
 use super::values::{ApiToken, Choice, Role, Roles, Scope};
 
 /// Reads one kind of value.
@@ -461,6 +463,38 @@ impl Parser for Tokens {
         }
         Ok(tokens)
     }
+}
+
+/// A secret that people make up: 16 to 256 bytes.
+pub struct Passphrase;
+
+impl Parser for Passphrase {
+    type Value = String;
+
+    fn expected() -> String {
+        "a text of 16 to 256 bytes that nobody can guess".to_owned()
+    }
+
+    fn read(text: &str) -> Result<String, String> {
+        match text.len() {
+            16..=256 => Ok(text.to_owned()),
+            0..16 => Err("is too short".to_owned()),
+            _ => Err("is too long".to_owned()),
+        }
+    }
+}
+
+/// The entry of `API_TOKENS` for a token.
+///
+/// # Errors
+/// A name or scopes that could not be read back.
+pub fn token_entry(name: &str, scopes: &str, text: &str) -> Result<String, &'static str> {
+    let digest: String = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+    let entry = format!("{name}:{scopes}:{digest}");
+    if entry.contains(',') {
+        return Err("neither the name nor the scopes have commas");
+    }
+    token(&entry).map(|_| entry)
 }
 
 fn token(entry: &str) -> Result<ApiToken, &'static str> {

@@ -10,7 +10,7 @@ use super::fault::Fault;
 use super::kafka::KafkaProperties;
 use super::parse::{
     Address, Bytes, Contamination, Count, Cron, Currency, FilePath, HostPort, LogFilter, NamePart, OneOf, Optional, Parser,
-    RoleList, Score, Servers, StorePlace, Switch, Tokens, TopicName, Whole,
+    Passphrase, RoleList, Score, Servers, StorePlace, Switch, Tokens, TopicName, Whole,
 };
 use super::reader::Reader;
 use super::values::{
@@ -88,6 +88,12 @@ settings! {
     /// Leave the group for good on SIGTERM, instead of keeping the place for a restart.
     LEAVE_ON_STOP => leave_on_stop: bool as Switch = Text("false");
 
+    /// For how many seconds a user's tx_id is known again when a payment comes by HTTP: its first id is answered, and nothing is
+    /// written. 0 is never.
+    DEDUP_SECONDS => dedup_s: u64 as Whole<0, { 7 * 24 * 3_600 }> = Text("3600");
+    /// How many tx_ids are remembered at most, the latest ones; each takes about 100 bytes, and they are read back at start.
+    DEDUP_ENTRIES => dedup_entries: u64 as Whole<1_000, 100_000_000> = Text("1000000");
+
     ["Topics"]
     /// In front of every topic's default name.
     TOPIC_PREFIX => topic_prefix: String as NamePart<0> = Text("");
@@ -149,6 +155,23 @@ settings! {
     /// admin. Has no flag, since a command line is no place for secrets.
     API_TOKENS => api_tokens: Vec<ApiToken> as Tokens =
         Unset { means: "anyone on this machine, and nobody from elsewhere" }, secret;
+
+    /// The key of the hashes that stand for users in log lines and in the audit trail: with the same key on all instances the trail can be
+    /// searched for a user.
+    USER_HASH_KEY => user_hash_key: Option<String> as Optional<Passphrase> =
+        Unset { means: "a random key for each start of an instance" }, secret;
+    /// The certificate's file (PEM, those between it and its root behind it), for TLS. A new one is taken up within seconds.
+    HTTP_TLS_CERT => http_tls_cert: Option<PathBuf> as Optional<FilePath> =
+        Unset { means: "plain HTTP" };
+    /// The file of the certificate's key (PEM).
+    HTTP_TLS_KEY => http_tls_key: Option<PathBuf> as Optional<FilePath> =
+        Unset { means: "plain HTTP" };
+    /// Whom other instances' certificates must come from (PEM). Each instance is called by the host of its HTTP_ADVERTISED_ADDR, which its
+    /// certificate must name.
+    HTTP_TLS_CA => http_tls_ca: Option<PathBuf> as Optional<FilePath> =
+        Unset { means: "the certificates in HTTP_TLS_CERT" };
+    /// Requests a second that each token may make, and each address without one; 0 is no limit. Payments in one request are one request.
+    HTTP_RATE_LIMIT => http_rate_limit: u32 as Count<0, 10_000_000> = Text("50000");
 
     ["Notifications"]
     /// The JSON file of those who are told of anomalies: see docs/operations.md. It holds secrets: keep it from other users. All

@@ -7,6 +7,7 @@
 mod ends;
 mod gate;
 mod identity;
+mod ingestion;
 mod models;
 mod notes;
 mod notify;
@@ -27,6 +28,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use state::backend::Backend;
 use state::rocks::RocksOptions;
 use topology::broker::Broker;
@@ -41,7 +43,8 @@ use tracing::warn;
 
 use crate::broker::kafka::KafkaConfig;
 use crate::clock::RealClock;
-use crate::config::{BrokerKind, Budget, ProcessingGuarantee, Settings, StartFrom};
+use crate::config::{BrokerKind, Budget, ProcessingGuarantee, Role, Settings, StartFrom};
+use crate::ingest::Ingest;
 use crate::labels::Labels;
 use crate::live::{Live, Places};
 use crate::membership::{Directory, Herald, Introduction};
@@ -144,6 +147,8 @@ pub struct Instance {
     notifying: Option<notify::Notifying>,
     workers: Workers,
     herald: Herald,
+    /// Where HTTP is served.
+    ingest: Option<Ingest>,
     copying: standbys::Copying,
     leave_for_good: bool,
     _identity: Identity,
@@ -204,6 +209,8 @@ impl Instance {
         let notes::Notes { labels, snoozes } = notes::start(settings, broker, &topology, &params, stop);
         let orders = Orders::new(broker, &topology);
         let notifying = notify::start(settings, broker, &topology, &identity.name, &snoozes)?;
+        let serves = settings.roles.plays(Role::Api);
+        let ingest = serves.then(|| ingestion::start(settings, broker, &topology, &partitions, &params, herald.directory()));
         let name = identity.name.clone();
         let ends = Ends::follow(broker, &tasks, &health);
         Ok(Some(Self {
@@ -228,13 +235,14 @@ impl Instance {
             started_at_ms: crate::clock::now_ms(),
             workers,
             herald,
+            ingest,
             copying,
             leave_for_good: settings.leave_on_stop,
             _identity: identity,
         }))
     }
 
-    /// What the HTTP interface shows of this instance.
+    /// What the HTTP interface shows of this instance, which plays the role `api`.
     #[must_use]
     pub fn api(&self, settings: &Settings) -> crate::api::Api {
         crate::api::Api {
@@ -255,6 +263,7 @@ impl Instance {
             notifications: self.notifying.as_ref().map(notify::Notifying::front),
             params: self.params.clone(),
             load: Arc::clone(&self.load),
+            ingest: self.ingest.clone().expect("invariant: the instance plays the role api"),
             directory: self.directory(),
             session_ms: session_ms(settings),
             health: Arc::clone(&self.health),
@@ -262,7 +271,7 @@ impl Instance {
             dead_letters: self.shared.dead_letters.clone(),
             clock: Arc::new(RealClock),
             started_at_ms: self.started_at_ms,
-            log_key: workers::secret(),
+            log_key: settings.user_hash_key.as_deref().map_or_else(workers::secret, |key| Sha256::digest(key).into()),
         }
     }
 

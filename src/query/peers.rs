@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -82,7 +84,8 @@ pub enum Failed {
 /// The way to all other instances. Clones share connections and counts.
 #[derive(Clone, Debug)]
 pub struct Peers {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    scheme: &'static str,
     places: Arc<Semaphore>,
     counts: Arc<[AtomicU64; 6]>,
 }
@@ -90,18 +93,25 @@ pub struct Peers {
 /// What can come of asking, as metrics have it; the order is that of [`Peers::counts`].
 const OUTCOMES: [&str; 6] = ["answered", "busy", "no_endpoint", "unreachable", "too_late", "stranger"];
 
-impl Default for Peers {
-    fn default() -> Self {
+impl Peers {
+    /// The way to instances that speak TLS, where there is a configuration for it, and plain HTTP otherwise: all of one application do the
+    /// same.
+    #[must_use]
+    pub fn new(tls: Option<ClientConfig>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_MAX));
         let mut client = Client::builder(TokioExecutor::new());
         client.pool_timer(TokioTimer::new()).pool_idle_timeout(KEPT_FOR).pool_max_idle_per_host(KEPT_MAX);
-        Self { client: client.build(connector), places: Arc::new(Semaphore::new(ASKING_MAX)), counts: Arc::default() }
+        let trust =
+            tls.unwrap_or_else(|| crate::tls::client(RootCertStore::empty()).expect("invariant: the provider has protocols"));
+        let builder = HttpsConnectorBuilder::new().with_tls_config(trust).https_or_http().enable_http1();
+        let client = client.build(builder.wrap_connector(connector));
+        Self { client, scheme, places: Arc::new(Semaphore::new(ASKING_MAX)), counts: Arc::default() }
     }
-}
 
-impl Peers {
     /// Asks; within `limit` there is an answer or none.
     ///
     /// # Errors
@@ -127,7 +137,7 @@ impl Peers {
 
     async fn try_to_ask(&self, peer: &Peer, asked: &Asked, limit: Duration) -> Result<Got, Failed> {
         let Ok(_place) = self.places.try_acquire() else { return Err(Failed::Busy) };
-        let request = request(peer, asked)?;
+        let request = request(self.scheme, peer, asked)?;
         let got = timeout(limit, self.fetch(request)).await.map_err(|_| Failed::TooLate)??;
         // Another process may have the address by now: its "not found" says nothing about our users.
         let by = got.headers.get(ANSWERED_BY).map(HeaderValue::as_bytes);
@@ -139,7 +149,7 @@ impl Peers {
         let (mut head, body) = response.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|_| Failed::Unreachable)?.to_bytes();
         let mut headers = HeaderMap::new();
-        for name in [ANSWERED_BY, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE] {
+        for name in [ANSWERED_BY, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE] {
             if let Some(value) = head.headers.remove(&name) {
                 headers.insert(name, value);
             }
@@ -148,9 +158,11 @@ impl Peers {
     }
 }
 
-fn request(peer: &Peer, asked: &Asked) -> Result<Request<Full<Bytes>>, Failed> {
-    let mut request =
-        Request::builder().method(&asked.method).uri(format!("http://{}{}", peer.endpoint, asked.target)).header(HOP, &asked.id);
+fn request(scheme: &str, peer: &Peer, asked: &Asked) -> Result<Request<Full<Bytes>>, Failed> {
+    let mut request = Request::builder()
+        .method(&asked.method)
+        .uri(format!("{scheme}://{}{}", peer.endpoint, asked.target))
+        .header(HOP, &asked.id);
     if let Some(authorization) = &asked.authorization {
         request = request.header(AUTHORIZATION, authorization);
     }

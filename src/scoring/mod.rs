@@ -18,10 +18,10 @@ use state::store::Value;
 
 pub use commands::{Command, CommandKind};
 pub use fx::{FxError, FxTable};
-pub use params::{Partitioning, ScoringParams};
+pub use params::{Partitioning, ScoringParams, Unconvertible};
 pub use processor::{PROFILES, SEVERITIES, Scoring, VERDICTS_BY_SEVERITY};
 pub use slot::ModelSlot;
-pub use wiring::{TopicNames, notifications_topic, scoring_topology, snoozes_topic};
+pub use wiring::{TopicNames, audit_topic, notifications_topic, scoring_topology, snoozes_topic};
 
 /// A user's profile as the store keeps it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

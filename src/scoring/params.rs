@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use models::Limits;
+use models::features::AMOUNT_MAX;
+use models::verdict::Fx;
+use models::{Limits, Transaction};
 
 use super::fx::FxTable;
 
@@ -14,6 +16,15 @@ pub enum Partitioning {
     Murmur2,
     /// Anyhow: the topology first sends each record to its user's partition of a repartition topic.
     Any,
+}
+
+/// Why an amount cannot be brought to the base currency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unconvertible {
+    /// The table of rates lacks the currency.
+    Currency,
+    /// It is out of range once converted.
+    Amount,
 }
 
 /// What scoring depends on besides records and state.
@@ -51,5 +62,15 @@ impl ScoringParams {
     #[must_use]
     pub fn limits(&self) -> Limits {
         Limits { max_future_ms: self.max_future_ms, ..Limits::default() }
+    }
+
+    /// The payment's amount in the base currency; none where amounts are taken as they are.
+    ///
+    /// # Errors
+    /// [`Unconvertible`]: the stream makes a dead letter of such a payment.
+    pub fn convert(&self, payment: &Transaction<'_>) -> Result<Option<Fx>, Unconvertible> {
+        let Some(table) = &self.fx else { return Ok(None) };
+        let fx = table.convert(payment.amount, payment.currency.as_deref()).ok_or(Unconvertible::Currency)?;
+        if (0.0..=AMOUNT_MAX).contains(&fx.amount) { Ok(Some(fx)) } else { Err(Unconvertible::Amount) }
     }
 }

@@ -52,6 +52,12 @@ pub fn notifications_topic(application: &str) -> String {
     format!("{application}-notifications")
 }
 
+/// Where an application's instances write down who changed what over HTTP: one record of JSON for each request, see `api::trail`.
+#[must_use]
+pub fn audit_topic(application: &str) -> String {
+    format!("{application}-audit")
+}
+
 /// The scoring topology of an application.
 ///
 /// # Errors
@@ -66,7 +72,7 @@ pub fn scoring_topology(
     let by_user = format!("{application}-by-user-repartition");
     let (snoozes, notifications) = (snoozes_topic(application), notifications_topic(application));
     let builder = Topology::builder(application).dead_letters(&names.dead_letters).global(&names.models);
-    let mut builder = builder.global(&snoozes).global(&notifications).beside(&names.labels);
+    let mut builder = builder.global(&snoozes).global(&notifications).beside(&names.labels).beside(&audit_topic(application));
     let lead = match params.partitioning {
         Partitioning::Murmur2 => &names.transactions,
         Partitioning::Any => {

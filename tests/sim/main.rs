@@ -8,6 +8,7 @@ mod backups;
 mod bundles;
 mod embedded_broker;
 mod load;
+mod ingestion;
 mod migrations;
 mod planted_bugs;
 mod redrives;

@@ -120,5 +120,8 @@ pub(crate) const fn json<T: JsonSchema>() -> (&'static str, Option<Shape>) {
     ("application/json", Some(of::<T>))
 }
 
+/// A time limit of a query, as [`crate::query::Wish`] reads it.
+pub(crate) const TIMEOUT: &str = "^([1-9][0-9]{0,3}ms|[12]?[1-9]s)$";
+
 /// A user, in a path.
 pub(crate) const USER: Parameter = parameter("user_id", Takes::Text(256), "The user's id, as payments have it.");

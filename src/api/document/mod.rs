@@ -8,10 +8,10 @@ mod openapi;
 mod pages;
 mod shapes;
 
-pub(crate) use declare::{Declared, Parameter, Takes, USER, gives, gives_other, json, parameter};
+pub(crate) use declare::{Declared, Given, Parameter, TIMEOUT, Takes, USER, gives, gives_other, json, parameter};
 pub(crate) use openapi::{OPENAPI, openapi};
 #[cfg(test)]
 pub(crate) use openapi::{document, template};
 pub(crate) use pages::{ASSET, PAGE, asset, page};
-pub(crate) use shapes::{Payment, SCHEMA, schema};
+pub(crate) use shapes::{Payment, SCHEMA, Transaction, schema};
 pub use shapes::{published, published_names};

@@ -8,7 +8,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::declare::{Declared, Given, Parameter, Takes, gives_other, of, parameter};
+use super::declare::{Declared, Given, Parameter, TIMEOUT, Takes, gives_other, of, parameter};
 use crate::api::auth::Access;
 use crate::api::problem::{self, Kind};
 use crate::api::reply::Reply;
@@ -34,7 +34,7 @@ const WISH: [Parameter; 3] = [
     ),
     parameter(
         Wish::PARAMETERS[2],
-        Takes::Pattern("^([1-9][0-9]{0,3}ms|[12]?[1-9]s)$"),
+        Takes::Pattern(TIMEOUT),
         "For the position to be reached and others to answer: `250ms` or `2s`, 30 s at most; 5 s unless given.",
     ),
 ];
@@ -189,7 +189,10 @@ fn common(route: &Route, declared: &Declared) -> Vec<Kind> {
         kinds.push(Kind::InvalidParameter);
     }
     if route.access != Access::Open {
-        kinds.extend([Kind::Unauthorized, Kind::Forbidden, Kind::NotLocal]);
+        kinds.extend([Kind::Unauthorized, Kind::Forbidden, Kind::NotLocal, Kind::RateLimited]);
+    }
+    if !route.method.is_safe() {
+        kinds.extend([Kind::CrossSite, Kind::RateLimited, Kind::AuditUnavailable]);
     }
     if route.method == Method::POST {
         kinds.extend([Kind::BrokenBody, Kind::RequestTimeout, Kind::BodyTooLarge, Kind::UnsupportedMediaType]);

@@ -20,7 +20,7 @@ const NAME: usize = NAME_BYTES_MAX;
 #[derive(JsonSchema)]
 #[schemars(rename = "transaction")]
 #[allow(dead_code, reason = "the shape of what models::Transaction reads without a type of its own on the way")]
-struct Transaction {
+pub(crate) struct Transaction {
     /// Who pays.
     #[schemars(length(min = 1, max = NAME))]
     user_id: String,

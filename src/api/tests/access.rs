@@ -85,6 +85,7 @@ fn every_other_route_is_guarded() {
         "/docs/{}",
         "/",
         "/assets/{}",
+        "/v1/session",
     ];
     for route in ROUTES {
         let is_open = route.access == crate::api::auth::Access::Open;

@@ -90,8 +90,8 @@ impl Client {
         self.send("POST", path, &["Content-Type: application/json", length], body)
     }
 
-    /// Reads an answer.
-    pub(super) fn read(&mut self, headless: bool) -> Got {
+    /// Reads an answer's head.
+    pub(super) fn head(&mut self) -> String {
         let end = loop {
             if let Some(end) = self.unread.windows(4).position(|four| four == b"\r\n\r\n") {
                 break end;
@@ -99,7 +99,12 @@ impl Client {
             assert!(self.more(), "the connection ended before an answer: {:?}", String::from_utf8_lossy(&self.unread));
         };
         let head: Vec<u8> = self.unread.drain(..end + 4).collect();
-        let head = String::from_utf8(head).expect("a head in UTF-8");
+        String::from_utf8(head).expect("a head in UTF-8")
+    }
+
+    /// Reads an answer.
+    pub(super) fn read(&mut self, headless: bool) -> Got {
+        let head = self.head();
         let mut lines = head.trim_end().split("\r\n");
         let status = lines.next().expect("a status line");
         let status = status.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).expect("a status line");
@@ -109,13 +114,33 @@ impl Client {
             .collect();
         let mut got = Got { status: status.parse().expect("a status"), headers, body: Vec::new() };
         let length: usize = got.header("content-length").map_or(0, |length| length.parse().expect("a length"));
-        if !headless {
+        if got.header("transfer-encoding") == Some("chunked") {
+            while let Some(chunk) = self.chunk() {
+                got.body.extend_from_slice(&chunk);
+            }
+        } else if !headless {
             while self.unread.len() < length {
                 assert!(self.more(), "the connection ended within an answer");
             }
             got.body = self.unread.drain(..length).collect();
         }
         got
+    }
+
+    /// The next part of a body that is sent as it comes; none at its end.
+    pub(super) fn chunk(&mut self) -> Option<Vec<u8>> {
+        let line = |unread: &[u8]| unread.windows(2).position(|two| two == b"\r\n");
+        while line(&self.unread).is_none() {
+            assert!(self.more(), "the connection ended within an answer");
+        }
+        let end = line(&self.unread).expect("found just now");
+        let length = std::str::from_utf8(&self.unread[..end]).expect("a length");
+        let length = usize::from_str_radix(length, 16).expect("a length");
+        while self.unread.len() < end + 2 + length + 2 {
+            assert!(self.more(), "the connection ended within a part");
+        }
+        let chunk: Vec<u8> = self.unread.drain(..end + 2 + length + 2).skip(end + 2).take(length).collect();
+        (length > 0).then_some(chunk)
     }
 
     fn more(&mut self) -> bool {

@@ -28,8 +28,9 @@ use topology::worker::{Parts, Worker, WorkerConfig};
 
 use super::anywhere::Board;
 use super::client::Client;
-use crate::api::{Api, Health, serve};
+use crate::api::{Api, Doors, Health, serve};
 use crate::config::{ApiToken, ProcessingGuarantee};
+use crate::ingest::{Config, Ingest};
 use crate::labels::{LabelTopics, Labels};
 use crate::live::{self, Live};
 use crate::membership::Directory;
@@ -41,11 +42,14 @@ use crate::registry::{Artifacts, Registry};
 use crate::retraining::Retraining;
 use crate::scoring::{ModelSlot, ScoringParams, TopicNames, UserProfile, scoring_topology};
 use crate::snoozes::Snoozes;
+use crate::tls::Tls;
 use crate::training::Span;
 use crate::training::jobs::{Jobs, Order, Promotion, Source};
 
 /// Partitions of every topic.
 const PARTITIONS: u32 = 4;
+/// Requests a second of each caller: its clock stands still, so it is all that a test has.
+pub(super) const RATE: u32 = 100_000;
 /// After this long without a step its worker may have been replaced.
 pub(super) const SESSION_MS: u64 = 15_000;
 /// What the interface's clock shows.
@@ -178,6 +182,30 @@ fn notes(sim: &SimBroker, topology: &Topology, params: &ScoringParams, clock: &M
     (labels, Snoozes::new(&broker, topic("test-snoozes"), Arc::new(clock.clone())))
 }
 
+/// The way into the broker's transactions.
+fn ingest(
+    sim: &SimBroker,
+    topology: &Topology,
+    directory: &Arc<dyn Directory>,
+    alone: bool,
+    params: &ScoringParams,
+    clock: &MockClock,
+) -> Ingest {
+    let find = |name| topology.topics().find(name).expect("the topology has it");
+    let config = Config {
+        transactions: find("transactions"),
+        partitions: PARTITIONS,
+        trail: find("test-audit"),
+        verdicts: find("verdicts"),
+        user_partitions: PARTITIONS,
+        params: params.clone(),
+        dedup_ms: 3_600_000,
+        dedup_entries: 10_000,
+        alone,
+    };
+    Ingest::start(&Arc::new(sim.clone()), config, Arc::clone(directory), Arc::new(clock.clone()))
+}
+
 /// A retrain at three at night, on an instance that has no partition to do it for.
 fn retraining(registry: &Registry, jobs: &Jobs, clock: &MockClock) -> Retraining {
     let order = Order {
@@ -201,6 +229,29 @@ fn notifications(sim: &SimBroker, topology: &Topology, clock: &MockClock) -> Not
     Notifications { book, status: Arc::default(), targets: Arc::new([("ops".to_owned(), "webhook", models::Severity::High)]) }
 }
 
+/// What a world is made of.
+struct Setup {
+    directory: Arc<dyn Directory>,
+    /// Whether no other instance takes payments.
+    alone: bool,
+    params: ScoringParams,
+    tokens: Vec<ApiToken>,
+    requests_per_second: u32,
+    tls: Option<Tls>,
+    retention_ms: Option<u64>,
+}
+
+impl Setup {
+    fn among(directory: Arc<dyn Directory>) -> Self {
+        let params = ScoringParams::default();
+        Self { directory, alone: false, params, tokens: Vec::new(), requests_per_second: RATE, tls: None, retention_ms: None }
+    }
+
+    fn alone() -> Self {
+        Self { alone: true, ..Self::among(Board::default().seat("one")) }
+    }
+}
+
 impl World {
     /// Writes to the first partition of a topic.
     pub(super) fn write(&mut self, topic: &str, key: &[u8], value: &[u8]) {
@@ -219,12 +270,22 @@ impl World {
 
     /// An instance that has not joined its group yet.
     pub(super) fn idle(params: ScoringParams, tokens: Vec<ApiToken>) -> Self {
-        Self::knowing(Board::default().seat("one"), params, tokens)
+        Self::made(Setup { params, tokens, ..Setup::alone() })
+    }
+
+    /// As [`Self::idle`], with so many requests a second for each caller.
+    pub(super) fn limited(tokens: Vec<ApiToken>, requests_per_second: u32) -> Self {
+        Self::made(Setup { tokens, requests_per_second, ..Setup::alone() })
+    }
+
+    /// An instance over TLS.
+    pub(super) fn secure(directory: Arc<dyn Directory>, tokens: Vec<ApiToken>, tls: &Tls) -> Self {
+        Self::made(Setup { alone: true, tokens, tls: Some(tls.clone()), ..Setup::among(directory) })
     }
 
     /// A running instance whose topics keep records for so long.
     pub(super) fn keeping(retention_ms: Option<u64>) -> Self {
-        let mut world = Self::made(Board::default().seat("one"), ScoringParams::default(), Vec::new(), retention_ms);
+        let mut world = Self::made(Setup { retention_ms, ..Setup::alone() });
         world.run();
         world.health.started();
         world
@@ -232,10 +293,11 @@ impl World {
 
     /// As [`Self::idle`], under the name that the directory has for it.
     pub(super) fn knowing(directory: Arc<dyn Directory>, params: ScoringParams, tokens: Vec<ApiToken>) -> Self {
-        Self::made(directory, params, tokens, None)
+        Self::made(Setup { params, tokens, ..Setup::among(directory) })
     }
 
-    fn made(directory: Arc<dyn Directory>, params: ScoringParams, tokens: Vec<ApiToken>, retention_ms: Option<u64>) -> Self {
+    fn made(setup: Setup) -> Self {
+        let Setup { directory, alone, params, tokens, requests_per_second, tls, retention_ms } = setup;
         let model = ModelSlot::default();
         let topology = scoring_topology("test", &TopicNames::default(), &params, &model).expect("a topology");
         let topology = Arc::new(topology);
@@ -258,6 +320,7 @@ impl World {
         let retraining = retraining(&registry, &jobs, &clock);
         let (labels, snoozes) = notes(&sim, &topology, &params, &clock);
         let notifications = notifications(&sim, &topology, &clock);
+        let ingest = ingest(&sim, &topology, &directory, alone, &params, &clock);
         let api = Api {
             instance: directory.me(),
             guarantee: ProcessingGuarantee::ExactlyOnce,
@@ -276,6 +339,7 @@ impl World {
             notifications: Some(notifications.clone()),
             params,
             load: Arc::default(),
+            ingest,
             directory,
             session_ms: SESSION_MS,
             health: Arc::clone(&health),
@@ -288,8 +352,9 @@ impl World {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("an address");
+        let doors = Doors { tokens, requests_per_second, tls };
         let (stop, stopped) = oneshot::channel::<()>();
-        let server = runtime.spawn(serve(Arc::new(api), listener, tokens, async { drop(stopped.await) }));
+        let server = runtime.spawn(serve(Arc::new(api), listener, doors, async { drop(stopped.await) }));
         Self {
             address,
             health,
@@ -338,6 +403,35 @@ impl World {
     /// Compacts a topic, as a broker does sooner or later.
     pub(super) fn compact(&self, topic: &str) {
         self.sim.compact(self.topology.topics().find(topic).expect("a topic"));
+    }
+
+    /// The values of all payments in the stream, with their ids.
+    pub(super) fn payments(&self) -> Vec<(String, Vec<u8>)> {
+        let topic = self.topology.topics().find("transactions").expect("the input");
+        let id =
+            |record: &topology::simulated::StoredRecord| format!("transactions:{}:{}", record.partition.partition, record.offset);
+        let records = self.sim.committed_records(topic).into_iter();
+        records.map(|record| (id(&record), record.value.expect("a value").to_vec())).collect()
+    }
+
+    /// The verdict under this id, as it is in the topic.
+    pub(super) fn verdict_bytes(&self, id: &str) -> Option<Vec<u8>> {
+        let topic = self.topology.topics().find("verdicts").expect("the output");
+        let records = self.sim.committed_records(topic).into_iter().filter_map(|record| Some(record.value?.to_vec()));
+        let is = |bytes: &[u8]| serde_json::from_slice::<Verdict>(bytes).expect("a verdict").id == id;
+        records.into_iter().find(|bytes| is(bytes))
+    }
+
+    /// The audit trail so far.
+    pub(super) fn trail(&self) -> Vec<serde_json::Value> {
+        let topic = self.topology.topics().find("test-audit").expect("the trail");
+        let records = self.sim.committed_records(topic).into_iter();
+        records.map(|record| serde_json::from_slice(&record.value.expect("a value")).expect("JSON")).collect()
+    }
+
+    /// The broker, for its faults.
+    pub(super) fn broker(&self) -> &SimBroker {
+        &self.sim
     }
 
     /// Works until everything is committed.

@@ -9,6 +9,7 @@ mod bad_input;
 mod commands;
 mod crashes;
 mod figures;
+mod ingestion;
 mod instances;
 mod limits;
 mod load;
