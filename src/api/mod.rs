@@ -31,7 +31,7 @@ mod parameters;
 mod patience;
 mod probes;
 mod problem;
-mod profile;
+pub(crate) mod profile;
 mod recent;
 mod reply;
 mod routes;
@@ -60,11 +60,13 @@ use crate::config::ProcessingGuarantee;
 use crate::labels::Labels;
 use crate::live::Live;
 use crate::membership::Directory;
+use crate::projection;
 use crate::redrive::Desk;
 use crate::registry::Registry;
 use crate::retraining::Retraining;
 use crate::scoring::{ModelSlot, ScoringParams};
 use crate::snoozes::Snoozes;
+use crate::tiers::Tiers;
 use crate::training::jobs::Jobs;
 
 pub use health::Health;
@@ -98,6 +100,10 @@ pub struct Api {
     pub labels: Labels,
     /// Who is left alone.
     pub snoozes: Snoozes,
+    /// Profiles and history outside of this machine, where there are any.
+    pub tiers: Tiers,
+    /// How far the tiers are behind.
+    pub projection: Arc<projection::Status>,
     /// How the stream scores.
     pub params: ScoringParams,
     /// Who has the partitions that this instance has not.

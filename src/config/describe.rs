@@ -63,7 +63,9 @@ impl Settings {
         let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let tokens = self.api_tokens.iter().map(|token| hex(&token.sha256));
         let kafka = self.kafka.details().filter(|property| kafka::is_secret(&property.variable));
-        tokens.chain(kafka.map(|property| property.value.clone())).collect()
+        let urls = self.redis_url.iter().chain(&self.database_url);
+        let passwords = urls.filter_map(|url| url.password()).chain(self.database_url.iter().map(|url| url.expose().to_owned()));
+        tokens.chain(kafka.map(|property| property.value.clone())).chain(passwords).collect()
     }
 }
 

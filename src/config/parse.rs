@@ -8,6 +8,8 @@ use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::tiers::ServerUrl;
+
 use super::values::{ApiToken, Choice, Role, Roles, Scope};
 
 /// Reads one kind of value.
@@ -232,6 +234,41 @@ impl Parser for StorePlace {
             ("s3" | "gs", _) => Ok(text.to_owned()),
             _ => Err("is a URL of a kind that is not known".to_owned()),
         }
+    }
+}
+
+/// A server of Redis.
+pub struct RedisUrl;
+
+impl Parser for RedisUrl {
+    type Value = ServerUrl;
+
+    fn expected() -> String {
+        "redis://host:port/number, or rediss:// for TLS".to_owned()
+    }
+
+    fn read(text: &str) -> Result<ServerUrl, String> {
+        // What the library says of it may repeat a password.
+        redis::Client::open(text).map(|_| ServerUrl::new(text)).map_err(|_| "is no URL of a Redis".to_owned())
+    }
+}
+
+/// A Postgres database.
+pub struct PostgresUrl;
+
+impl Parser for PostgresUrl {
+    type Value = ServerUrl;
+
+    fn expected() -> String {
+        "postgres://user:password@host:port/database".to_owned()
+    }
+
+    fn read(text: &str) -> Result<ServerUrl, String> {
+        if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
+            return Err("is no URL of a Postgres database".to_owned());
+        }
+        let config = text.parse::<tokio_postgres::Config>();
+        config.map(|_| ServerUrl::new(text)).map_err(|_| "is no URL of a Postgres database".to_owned())
     }
 }
 

@@ -68,7 +68,7 @@ fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_command() {
     assert_eq!(settings.origin("LOG"), Some(&Origin::Environment));
     assert_eq!(settings.origin("REASONS"), Some(&Origin::Dotenv { path, line: 4 }));
     assert_eq!(settings.origin("BROKER"), Some(&Origin::Command("demo")));
-    assert_eq!(settings.origin("REDIS_URL"), None);
+    assert_eq!(settings.origin("NO_SUCH_VARIABLE"), None);
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn roles_of_later_versions_are_accepted_and_without_effect() {
     assert!(settings.roles.plays(Role::Stream) && settings.roles.plays(Role::Api));
     assert!(!settings.roles.plays(Role::Notify));
     let row = settings.describe().into_iter().find(|row| row.variable == "ROLES").unwrap();
-    assert_eq!(row.note.as_deref(), Some("without effect in this version: projection, notify"));
+    assert_eq!(row.note.as_deref(), Some("without effect in this version: notify"));
     assert!(!load(&[("ROLES", "stream, notify")]).unwrap().roles.plays(Role::Api));
     assert!(texts(&load(&[("ROLES", "stream,cook")]).unwrap_err()).contains("not known"));
 }
@@ -389,4 +389,18 @@ fn any_text() -> impl Strategy<Value = String> {
         "[0-9]{0,25}(KiB|MiB|GiB|KB|B)?",
         "((https?|SSL)://)?[a-z:@]{0,9}(:[0-9]{0,6})?(,[a-z]*:[0-9]*)*",
     ]
+}
+
+#[test]
+fn urls_of_tiers_are_checked_and_their_passwords_never_shown() {
+    let urls = [("DATABASE_URL", "postgres://u:hunter2@h/db"), ("REDIS_URL", "redis://:hunter2@h:1/0")];
+    let settings = load(&urls).unwrap();
+    let shown = format!("{settings:?} {:?}", settings.describe());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert_eq!(settings.secrets().iter().filter(|secret| *secret == "hunter2").count(), 2, "and they are known to be secrets");
+    assert_eq!(load(&[("REDIS_URL", "")]).unwrap().redis_url, None);
+    assert_eq!(load(&[]).unwrap().database_url, None);
+    let faults = load(&[("DATABASE_URL", "mysql://u:hunter2@h/db"), ("REDIS_URL", "http://:hunter2@h")]).unwrap_err();
+    let told = texts(&faults);
+    assert!(faults.len() == 2 && !told.contains("hunter2"), "{told}");
 }

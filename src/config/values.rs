@@ -122,7 +122,7 @@ impl Role {
     /// Whether this version knows how to play it. The others may be asked for, so that one file of settings serves
     /// before and after an upgrade; asking for them has no effect yet.
     pub fn is_built(self) -> bool {
-        matches!(self, Self::Stream | Self::Api | Self::Schedule)
+        matches!(self, Self::Stream | Self::Api | Self::Projection | Self::Schedule)
     }
 }
 

@@ -44,18 +44,20 @@ use crate::config::{BrokerKind, Budget, ProcessingGuarantee, Settings, StartFrom
 use crate::labels::Labels;
 use crate::live::{Live, Places};
 use crate::membership::{Directory, Herald, Introduction};
+use crate::projection::{self, Projection};
 use crate::redrive;
 use crate::registry::Registry;
 use crate::scoring::{ModelSlot, ScoringParams, scoring_topology};
 use crate::snoozes::Snoozes;
+use crate::tiers::{Tiers, Unreachable};
 
 use ends::Ends;
 pub use identity::Identity;
 pub use parts::{application, load_model, save_model, scoring_params, topic_names};
 pub use restore_view::RestoreView;
 pub use topics::{Creation, Found, TOMBSTONE_RETENTION_MS, check_partitions, ensure};
-pub(crate) use workers::secret;
 pub use workers::{Stop, Workers};
+pub(crate) use workers::{random_number, secret};
 
 /// The end of the announcements may take this long: it is a hint for the others.
 const GOODBYE: Duration = Duration::from_millis(1000);
@@ -64,6 +66,12 @@ const GOODBYE: Duration = Duration::from_millis(1000);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InstanceError(pub String);
+
+impl From<Unreachable> for InstanceError {
+    fn from(why: Unreachable) -> Self {
+        Self(why.0)
+    }
+}
 
 impl From<InstanceError> for crate::failure::Failure {
     fn from(error: InstanceError) -> Self {
@@ -118,6 +126,8 @@ pub struct Instance {
     pub labels: Labels,
     /// Who is left alone.
     pub snoozes: Snoozes,
+    /// Profiles and history outside of this machine.
+    pub tiers: Tiers,
     /// What scoring depends on.
     pub params: ScoringParams,
     /// Partitions of each topic.
@@ -133,6 +143,8 @@ pub struct Instance {
     /// Health, as probes see it.
     pub health: Arc<crate::api::Health>,
     started_at_ms: i64,
+    projecting: Arc<projection::Status>,
+    projection: Projection,
     ends: Ends,
     workers: Workers,
     herald: Herald,
@@ -159,6 +171,7 @@ impl Instance {
         let Found { partitions, dead_letter_max_bytes } = found;
         keep_for(&identity.folder, topology.application(), &identity.folder.join("rocksdb"))?;
         let budget = budget(settings)?;
+        let tiers = Tiers::open(settings, topology.application())?;
         let metrics: Arc<Metrics> = Arc::default();
         let lead_partitions = partitions[usize::from(topology.subs().last().map_or(TopicId(0), |sub| sub.lead()).0)];
         let plan = plan(settings, &topology, &identity.name, &budget, lead_partitions, dead_letter_max_bytes);
@@ -194,10 +207,14 @@ impl Instance {
         let workers = Workers::start(broker, &parts, &plan, &herald.predecessors(), &health);
         let training = training::start(settings, broker, &topology, &tasks, &registry, &params, stop)?;
         let notes::Notes { labels, snoozes } = notes::start(settings, broker, &topology, &params, stop);
+        let projecting = Arc::default();
+        let projection = Projection::start(settings, broker, &topology, &params, &identity.name, &projecting)?;
         let name = identity.name.clone();
         let ends = Ends::follow(broker, &tasks, &health);
         Ok(Some(Self {
             shared: Shared::new(settings, broker, &parts),
+            projecting,
+            projection,
             ends,
             name,
             topology,
@@ -206,6 +223,7 @@ impl Instance {
             training,
             labels,
             snoozes,
+            tiers,
             params,
             partitions,
             backend,
@@ -238,6 +256,8 @@ impl Instance {
             retraining: self.training.retraining.clone(),
             labels: self.labels.clone(),
             snoozes: self.snoozes.clone(),
+            tiers: self.tiers.clone(),
+            projection: Arc::clone(&self.projecting),
             params: self.params.clone(),
             directory: self.directory(),
             session_ms: session_ms(settings),
@@ -281,10 +301,12 @@ impl Instance {
         self.health.drain();
         self.ends.tell();
         self.shared.live.stop();
+        self.projection.tell();
         let began = crate::clock::monotonic();
         let stopped = self.workers.stop(within);
         self.copying.stop(GOODBYE);
         self.herald.stop(self.leave_for_good && stopped.is_ok(), GOODBYE);
+        self.projection.wait(within.saturating_sub(crate::clock::since(began)));
         self.ends.wait(within.saturating_sub(crate::clock::since(began)));
         stopped
     }

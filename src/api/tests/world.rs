@@ -239,6 +239,8 @@ impl World {
             live: live(&sim, &topology, &clock),
             clock: Arc::new(clock.clone()),
             started_at_ms: NOW_MS - 5_000,
+            tiers: crate::tiers::Tiers::default(),
+            projection: Arc::default(),
             log_key: [7; 32],
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
