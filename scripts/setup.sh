@@ -2,7 +2,7 @@
 # Installs what a fresh Debian machine with Rust lacks. Run it as often as you like: it installs only what is missing.
 #   setup.sh GROUP...     build  compilers and libraries for RocksDB and librdkafka; ccache
 #                         lint   rustfmt, clippy, cargo-deny, shellcheck
-#                         test   Java and Maven, and with them Apache Kafka; Chromium and its driver
+#                         test   Java and Maven, and with them Apache Kafka; Redis; Postgres; Chromium and its driver
 #                         peers  a JDK and Python, for the side-by-side measurements
 # Groups build and lint are needed. What cannot be had of test is named, and the tests that need it skip.
 set -euo pipefail
@@ -18,6 +18,7 @@ need() { # PACKAGE TEST...
 has_libclang() { [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang.so'; }
 has_java() { have java && [ "$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')" -ge 17 ]; }
 has_chromium() { have chromium || have google-chrome; }
+has_postgres() { have initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; }
 has_venv() { python3 -c 'import ensurepip, venv'; }
 
 install_missing() {
@@ -82,12 +83,17 @@ setup_test() {
   need python3-venv has_venv
   need default-jre-headless has_java
   need maven have mvn
-  { install_missing && scripts/kafka.sh jars; } || echo "!! no Kafka: its tests will be skipped"
+  need redis-server have redis-server
+  need postgresql has_postgres
+  install_missing || echo "!! not all could be installed"
   missing=()
   need chromium has_chromium
   need chromium-driver have chromedriver
   install_missing || echo "!! no Chromium: the dashboard's tests will be skipped"
   missing=()
+  scripts/kafka.sh jars || echo "!! no Kafka: its tests will be skipped"
+  have redis-server || echo "!! no Redis: its tests will be skipped"
+  has_postgres || echo "!! no Postgres: its tests will be skipped"
 }
 
 setup_peers() {

@@ -3,7 +3,8 @@
 #   testbed.sh up     start what is not running, empty, and write its addresses to target/testbed/env
 #   testbed.sh down   stop everything; the logs stay
 #   KAFKA_BOOTSTRAP_SERVERS=HOST:PORT  use that broker instead of starting one
-# Tests find a part by its variable (MANGROVE_TEST_KAFKA, MANGROVE_TEST_WEBDRIVER) and skip when it is not set.
+# Tests find a part by its variable (MANGROVE_TEST_KAFKA, MANGROVE_TEST_REDIS and MANGROVE_TEST_POSTGRES, which
+# are URLs, MANGROVE_TEST_WEBDRIVER) and skip when it is not set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bed=$PWD/target/testbed
@@ -51,18 +52,31 @@ browser_down() {
   rm -f "$bed/browser/pid"
 }
 
+# Begins empty unless it runs; their URLs hold a password and are shown nowhere.
+tier_up() { # NAME VARIABLE ACTION-THAT-FORGETS
+  local url
+  [ -e "$bed/$1/pid" ] || "scripts/$1.sh" "$3" "$bed/$1" || return 1
+  url=$("scripts/$1.sh" start "$bed/$1" 0) || return 1
+  echo "$1: ${url##*@}"
+  echo "export $2=$url" >>"$bed/env"
+}
+
 case ${1:-} in
   up)
     mkdir -p "$bed"
-    : >"$bed/env"
+    (umask 077 && : >"$bed/env")
     failed=0
     kafka_up || failed=1
+    tier_up redis MANGROVE_TEST_REDIS stop || failed=1
+    tier_up postgres MANGROVE_TEST_POSTGRES remove || failed=1
     browser_up || failed=1
     exit $failed
     ;;
   down)
     browser_down
     scripts/kafka.sh stop "$bed/kafka"
+    scripts/redis.sh stop "$bed/redis"
+    scripts/postgres.sh stop "$bed/postgres"
     ;;
-  *) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

@@ -10,6 +10,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, Settings};
 
+/// Whatever `LOG` asks for: Postgres' client logs each statement's parameters at level debug, which are users and payments.
+const QUIET: [&str; 2] = ["tokio_postgres=warn", "tokio_postgres::query=warn"];
+
 /// Starts logging for the whole process. Has no effect where logging was started before (a test's subscriber).
 pub fn start(settings: &Settings) {
     let terminal = io::stderr().is_terminal();
@@ -20,6 +23,7 @@ pub fn start(settings: &Settings) {
     };
     // Checked when the settings were read; lossy here only spares a second error path.
     let filter = EnvFilter::builder().parse_lossy(&settings.log);
+    let filter = QUIET.iter().filter_map(|quiet| quiet.parse().ok()).fold(filter, EnvFilter::add_directive);
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // Starting twice is not worth a failure: the first subscriber stays.
     let _first_stays = if json {

@@ -1,4 +1,4 @@
-//! Answers about one user, wherever the user's partition is: here, at its owner, at a standby. `query::next` decides; this takes the
+//! Answers about one user, wherever the user's partition is: here, at its owner, at a standby, in Redis or Postgres. `query::next` decides; this takes the
 //! steps.
 
 use std::collections::BTreeSet;
@@ -9,7 +9,8 @@ use hyper::Method;
 use hyper::header::{LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Deserialize;
 use state::backend::StorePartition;
-use tokio::time::sleep;
+use state::tier::{Held, Lookup, Tier as _};
+use tokio::time::{sleep, timeout};
 use topology::partitioner::partition_of;
 use topology::status::Phase;
 use topology::topology::TaskId;
@@ -23,7 +24,8 @@ use super::routes::{Answer, Call, READ_MAX, run_aside};
 use super::site::Site;
 use crate::clock::{monotonic, since};
 use crate::membership::Peer;
-use crate::query::{Asked, Consistency, Facts, Failed, Gave, Got, Here, Refusal, Step, Wish, next};
+use crate::query::{Asked, Consistency, Facts, Failed, Gave, Got, Here, Refusal, Step, TierName, Wish, next};
+use crate::tiers::Tiers;
 
 /// Between two looks at a position that is about to be reached: about a commit's time under little load.
 const LOOK: Duration = Duration::from_millis(5);
@@ -62,6 +64,8 @@ struct Search {
     /// What the owner said when it refused.
     owner_said: Option<Got>,
     tried: BTreeSet<String>,
+    /// The tiers not asked yet.
+    tiers: Vec<TierName>,
 }
 
 /// Answers a route about one partition.
@@ -88,7 +92,10 @@ pub(crate) async fn answer(call: Call, handler: Handler) -> Answer {
     if tracing::enabled!(tracing::Level::DEBUG) {
         debug!(request = call.request, user = call.site.hash_of(&user), partition, hop = call.hop, "asks for a user");
     }
-    Search::new(call, wish, partition).run(user, handler.read).await
+    let Tiers { warm, cold } = &call.site.api.tiers;
+    let tiers =
+        [warm.as_ref().map(|_| TierName::Redis), cold.as_ref().map(|_| TierName::Postgres)].into_iter().flatten().collect();
+    Search { tiers, ..Search::new(call, wish, partition) }.run(user, handler.read).await
 }
 
 /// Reads and answers here.
@@ -96,7 +103,8 @@ type Read = fn(&Call, &Reading) -> Answer;
 
 impl Search {
     fn new(call: Call, wish: Wish, partition: u32) -> Self {
-        Self { call, wish, partition, began: monotonic(), owner_gave: None, owner_said: None, tried: BTreeSet::new() }
+        let (began, tried) = (monotonic(), BTreeSet::new());
+        Self { call, wish, partition, began, owner_gave: None, owner_said: None, tried, tiers: Vec::new() }
     }
 
     async fn run(mut self, user: String, read: Read) -> Answer {
@@ -141,6 +149,17 @@ impl Search {
                         Ok(_) | Err(_) => self.tried.insert(standby.instance),
                     };
                 }
+                Step::ReadTier(tier) => {
+                    self.tiers.remove(0);
+                    if let Some(held) = self.ask_tier(tier, &user).await {
+                        let reading =
+                            Reading { user: Arc::clone(&user), source: tier.as_str(), min: self.min(), held: Some(held) };
+                        match self.read(read, reading).await {
+                            Err(problem) if problem.kind().status().is_server_error() => {}
+                            answer => return answer,
+                        }
+                    }
+                }
                 Step::Refuse(Refusal::Behind { .. }) => {
                     // The reading says where it stands, or has got there by now.
                     let runs = matches!(in_tasks(&self.call.site, self.partition), Here::Running { .. });
@@ -158,11 +177,11 @@ impl Search {
 
     fn of_task(&self, user: &Arc<str>) -> Reading {
         let source = if self.call.hop { "owner" } else { "local" };
-        Reading { user: Arc::clone(user), source, min: self.min() }
+        Reading { user: Arc::clone(user), source, min: self.min(), held: None }
     }
 
     fn of_copy(&self, user: &Arc<str>) -> Reading {
-        Reading { user: Arc::clone(user), source: "standby", min: self.min() }
+        Reading { user: Arc::clone(user), source: "standby", min: self.min(), held: None }
     }
 
     /// The time that is left; none once it is over.
@@ -192,12 +211,37 @@ impl Search {
             standbys: &standbys,
             owner_gave: self.owner_gave,
             tried: &self.tried,
+            tiers: &self.tiers,
         }))
     }
 
     async fn read(&self, read: Read, reading: Reading) -> Answer {
         let limit = self.left().unwrap_or_default().clamp(READ_MIN, READ_MAX);
         run_aside(self.call.clone(), limit, move |call| read(call, &reading)).await
+    }
+
+    /// What a tier has of the user. That it has nothing, or a deletion, says nothing of now: only the partition's owner knows (I5).
+    async fn ask_tier(&self, tier: TierName, user: &Arc<str>) -> Option<Held> {
+        let Tiers { warm, cold } = &self.call.site.api.tiers;
+        let users = [&**user];
+        let asking = async {
+            match (tier, warm, cold) {
+                (TierName::Redis, Some(warm), _) => warm.read(&users).await,
+                (TierName::Postgres, _, Some(cold)) => cold.read(&users).await,
+                _ => Ok(Vec::new()),
+            }
+        };
+        match timeout(self.left().unwrap_or_default(), asking).await {
+            Ok(Ok(mut lookups)) => match lookups.pop() {
+                Some(Lookup::Found(held)) => Some(held),
+                _ => None,
+            },
+            Ok(Err(why)) => {
+                debug!(request = self.call.request, tier = tier.as_str(), %why, "a tier was asked in vain");
+                None
+            }
+            Err(_) => None,
+        }
     }
 
     async fn ask(&self, peer: &Peer, consistency: Consistency, share: u32) -> Result<Got, Failed> {

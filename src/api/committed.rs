@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use state::backend::{BackendError, Positions, StorePartition};
 use state::store::decode_kept;
+use state::tier::Held;
 use topology::partitioner::partition_of;
 use topology::status::{Phase, TaskStatus};
 use topology::topology::TaskId;
@@ -31,19 +32,24 @@ const USER_ID_BYTES_MAX: usize = 256;
 pub(crate) struct Reading {
     /// Whose profile.
     pub(crate) user: Arc<str>,
-    /// What the answer says of where it is from: `local` and `owner` are a running task's state, `standby` is a copy's.
+    /// What the answer says of where it is from: `local` and `owner` are a running task's state, `standby` is a copy's,
+    /// `redis` and `postgres` are the tiers'.
     pub(crate) source: &'static str,
     /// The next input offset that it must have reached.
     pub(crate) min: u64,
+    /// What a tier has of the user, where one was asked.
+    pub(crate) held: Option<Held>,
 }
 
 /// Which committed state an answer is about.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct Standing {
     position: Position,
-    /// Who read it: `local` (the instance that was asked runs the partition), `owner` (another one does, and was asked), `standby`.
+    /// Who read it: `local` (the instance that was asked runs the partition), `owner` (another one does, and was asked), `standby`, `redis`,
+    /// `postgres`.
     source: &'static str,
-    /// Milliseconds since the partition's last commit or restore; of a copy, since it was last at its changelog's end.
+    /// Milliseconds since the partition's last commit or restore; of a copy, since it was last at its changelog's end;
+    /// of a tier, since the profile's last change.
     age_ms: u64,
 }
 
@@ -77,6 +83,9 @@ pub(crate) fn checked(user_id: String) -> Result<String, Problem> {
 pub(crate) fn read(call: &Call, reading: &Reading) -> Result<Committed, Problem> {
     let site = &*call.site;
     let partition = partition_of(reading.user.as_bytes(), site.profiles.partitions);
+    if let Some(held) = &reading.held {
+        return of_tier(call, reading, held);
+    }
     let from = StorePartition { store: site.profiles.store.clone(), partition };
     let is_copy = reading.source == "standby";
     // Before the value, so that the value is at least as new as the position says.
@@ -160,6 +169,23 @@ fn of_task(site: &Site, partition: u32, status: &TaskStatus, source: &'static st
         source,
         age_ms: site.age_ms(status.as_of_ms),
     }
+}
+
+/// What a tier has. It knows nothing of records after the last one that touched the profile: its position is that of this record.
+fn of_tier(call: &Call, reading: &Reading, held: &Held) -> Result<Committed, Problem> {
+    let Ok((marks, profile)) = decode_kept::<UserProfile>(&held.value) else {
+        error!(request = call.request, tier = reading.source, "a profile in the tier has no version that is known here");
+        return Err(Problem::new(Kind::StateUnavailable, "the tier's profile could not be read"));
+    };
+    let standing = Standing {
+        position: Position { partition: held.partition, input_offset: marks.0[0], changelog_offset: held.guard.offset + 1 },
+        source: reading.source,
+        age_ms: call.site.age_ms(held.at_ms),
+    };
+    if standing.position.input_offset < reading.min {
+        return Err(behind(held.partition, standing.position.input_offset, reading.min).about(standing));
+    }
+    Ok(Committed { profile: Some(profile), standing })
 }
 
 /// Where a copy stands, by the positions beside its data.

@@ -20,6 +20,7 @@ use super::site::Site;
 use super::tally;
 use super::tasks;
 use crate::notify::notifier::Figures;
+use crate::projection::{Lag, TierView};
 use crate::scoring::{SEVERITIES, VERDICTS_BY_SEVERITY};
 
 /// In front of every name.
@@ -92,6 +93,7 @@ pub(crate) fn metrics(call: &Call) -> Answer {
     engine(&mut text, site);
     of_tasks(&mut text, site);
     stores(&mut text, site);
+    tiers(&mut text, site);
     instance(&mut text, site);
     notifications(&mut text, site);
     payments(&mut text, site);
@@ -223,6 +225,38 @@ fn stores(text: &mut Text, site: &Site) {
     for (of, size) in &sizes {
         text.sample(&[("store", &of.store), ("partition", &of.partition.to_string())], size.bytes);
     }
+}
+
+/// How far Redis and Postgres are behind, by topic and partition that this instance projects.
+fn tiers(text: &mut Text, site: &Site) {
+    let tiers = site.api.projection.all();
+    let now_ms = site.api.clock.now_ms();
+    let mut by_tier = |name: &str, kind: &str, help: &str, value: &dyn Fn(&TierView) -> u64| {
+        text.family(name, kind, help);
+        for tier in &tiers {
+            text.sample(&[("tier", tier.tier)], value(tier));
+        }
+    };
+    by_tier("tier_up", "gauge", "1 while the projection's tier answers.", &|tier| u64::from(tier.up));
+    by_tier("projection_records_total", "counter", "Records whose rows are in the tier.", &|tier| tier.written);
+    by_tier("projection_unreadable_total", "counter", "Records left out: none of their topic's shape.", &|tier| tier.unreadable);
+    by_tier("projection_expired_total", "counter", "Verdicts left out: older than HISTORY_DAYS.", &|tier| tier.expired);
+    by_tier("projection_failures_total", "counter", "Attempts to write or ask that failed.", &|tier| tier.failures);
+    let mut by_partition = |name: &str, help: &str, value: &dyn Fn(&Lag) -> Option<f64>| {
+        text.family(name, "gauge", help);
+        for tier in &tiers {
+            for (of, lag) in &tier.lags {
+                let partition = of.partition.to_string();
+                if let Some(value) = value(lag) {
+                    text.sample(&[("tier", tier.tier), ("topic", site.topic(of.topic)), ("partition", &partition)], value);
+                }
+            }
+        }
+    };
+    by_partition("projection_lag_records", "Offsets that the tier is behind the topic.", &|lag| Some(lag.records() as f64));
+    by_partition("projection_lag_seconds", "Event time that the tier is behind; 0 where no record is missing.", &|lag| {
+        lag.event_ms(now_ms).map(|ms| ms as f64 / 1e3)
+    });
 }
 
 /// The instance and its model.

@@ -39,7 +39,7 @@ mod patience;
 mod payments;
 mod probes;
 mod problem;
-mod profile;
+pub(crate) mod profile;
 mod rates;
 mod recent;
 mod reply;
@@ -74,11 +74,13 @@ use crate::live::Live;
 use crate::membership::Directory;
 use crate::notify::Notifications;
 use crate::orders::Orders;
+use crate::projection;
 use crate::redrive::Desk;
 use crate::registry::Registry;
 use crate::retraining::Retraining;
 use crate::scoring::{ModelSlot, ScoringParams};
 use crate::snoozes::Snoozes;
+use crate::tiers::Tiers;
 use crate::tls::Tls;
 use crate::training::jobs::Jobs;
 
@@ -129,6 +131,10 @@ pub struct Api {
     pub snoozes: Snoozes,
     /// Who is told of anomalies, and what waits; none where nobody is.
     pub notifications: Option<Notifications>,
+    /// Profiles and history outside of this machine, where there are any.
+    pub tiers: Tiers,
+    /// How far the tiers are behind.
+    pub projection: Arc<projection::Status>,
     /// How the stream scores.
     pub params: ScoringParams,
     /// Synthetic load, where this is a demo.

@@ -20,6 +20,7 @@ use super::reply::Reply;
 use super::routes::{Answer, Call};
 use super::site::Site;
 use super::tasks::{self, TaskShown};
+use crate::projection::TierView;
 
 /// A probe's answer.
 #[derive(Serialize, JsonSchema)]
@@ -184,6 +185,25 @@ struct Overview<'s> {
     uptime_seconds: u64,
     tasks: Vec<TaskShown<'s>>,
     workers: Vec<WorkerInFull>,
+    /// Redis and Postgres as the projection finds them; one that is down changes no status.
+    tiers: Vec<TierShown>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct TierShown {
+    /// `redis` or `postgres`.
+    tier: &'static str,
+    up: bool,
+    /// The trouble in words, for an operator; null where there is none.
+    trouble: Option<String>,
+    /// Offsets still to pass, in the partitions that this instance projects.
+    lag_records: u64,
+}
+
+impl From<TierView> for TierShown {
+    fn from(view: TierView) -> Self {
+        Self { tier: view.tier, up: view.up, lag_records: view.lag_records(), trouble: view.trouble }
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -218,6 +238,7 @@ pub(crate) fn health(call: &Call) -> Answer {
         started_at: rfc3339(api.started_at_ms),
         uptime_seconds: api.clock.now_ms().saturating_sub(api.started_at_ms).max(0).unsigned_abs() / 1000,
         tasks: all.iter().map(|(task, status)| tasks::shown(site, *task, status)).collect(),
+        tiers: api.projection.all().into_iter().map(TierShown::from).collect(),
         workers: shown.zip(views).map(|(shown, view)| WorkerInFull { shown, trouble: view.trouble }).collect(),
     };
     Ok(Reply::json(StatusCode::OK, &overview))

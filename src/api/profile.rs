@@ -12,6 +12,7 @@ use super::document::{Declared, USER, gives};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::routes::{Answer, Call};
+use crate::scoring::ScoringParams;
 
 /// Merchants shown.
 const TOP_MERCHANTS: usize = 10;
@@ -36,7 +37,7 @@ struct Shown<'p> {
     days: Habit<&'static str>,
     merchants: Merchants<'p>,
     #[serde(flatten)]
-    standing: &'p Standing,
+    standing: Option<&'p Standing>,
 }
 
 /// Amounts as they were scored.
@@ -103,12 +104,22 @@ fn profile(call: &Call, reading: &Reading) -> Answer {
     let Some(profile) = profile else {
         return Err(Problem::new(Kind::NoSuchUser, "the user's partition has no such user").about(standing));
     };
-    let fx = call.site.api.params.fx.as_ref();
-    let currency = fx.and_then(|table| table.convert(0.0, None)).map(|fx| fx.base);
-    Ok(Reply::json(StatusCode::OK, &shown(&call.name, &profile.0, currency, &standing)))
+    let currency = currency(&call.site.api.params);
+    Ok(Reply::json(StatusCode::OK, &shown(&call.name, &profile.0, currency, Some(&standing))))
 }
 
-fn shown<'p>(user_id: &'p str, profile: &'p Profile, currency: Option<String>, standing: &'p Standing) -> Shown<'p> {
+/// The currency that amounts are converted to; none where they are taken as they are.
+pub(crate) fn currency(params: &ScoringParams) -> Option<String> {
+    params.fx.as_ref().and_then(|table| table.convert(0.0, None)).map(|fx| fx.base)
+}
+
+/// The answer without its standing, as tiers keep it.
+pub(crate) fn json(user_id: &str, profile: &Profile, currency: Option<&String>) -> String {
+    let shown = shown(user_id, profile, currency.cloned(), None);
+    serde_json::to_string(&shown).expect("invariant: strings and numbers always serialise")
+}
+
+fn shown<'p>(user_id: &'p str, profile: &'p Profile, currency: Option<String>, standing: Option<&'p Standing>) -> Shown<'p> {
     let last_ms = profile.last_seen_ms();
     let top = profile.top_merchants(TOP_MERCHANTS).into_iter();
     Shown {

@@ -11,9 +11,10 @@ use topology::broker::Broker;
 use topology::topology::Topology;
 
 use super::{Failure, Output};
-use crate::config::{BrokerKind, Fault, Settings};
+use crate::config::{BrokerKind, Fault, Origin, Settings};
 use crate::instance::{Blueprint, check_partitions};
 use crate::service;
+use crate::tiers::Tiers;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -135,11 +136,6 @@ fn inspect(settings: &Settings) -> Vec<Finding> {
         // Read and found right with the settings.
         findings.push(Finding::good("NOTIFY_TARGETS", format!("{}: every target is right", path.display())));
     }
-    let missing: Vec<String> = settings.roles.not_built().map(|role| role.to_string()).collect();
-    if !missing.is_empty() {
-        let detail = format!("accepted, without effect in this version: {}", missing.join(", "));
-        findings.push(Finding::good("ROLES", detail));
-    }
     findings
 }
 
@@ -181,7 +177,7 @@ fn model(settings: &Settings) -> Finding {
 /// Asks each part that the settings name.
 fn connect(settings: &Settings) -> Result<Vec<Finding>, Failure> {
     let blueprint = Blueprint::new(settings)?;
-    Ok(match settings.broker {
+    let mut findings = match settings.broker {
         BrokerKind::Kafka => {
             let address = format!("Kafka at {}", settings.kafka_bootstrap_servers);
             ask(&address, &*service::kafka(settings, &blueprint)?, &blueprint.topology, settings)
@@ -190,7 +186,36 @@ fn connect(settings: &Settings) -> Result<Vec<Finding>, Failure> {
             let address = format!("embedded broker in {}", settings.embedded_dir.display());
             ask(&address, &*service::embedded(settings, &blueprint)?, &blueprint.topology, settings)
         }
-    })
+    };
+    findings.extend(ask_tiers(settings, blueprint.topology.application())?);
+    Ok(findings)
+}
+
+/// Whether Redis and Postgres answer; changes nothing but the schema, which it brings up to date. A Redis that nobody asked for
+/// need not be there.
+fn ask_tiers(settings: &Settings, application: &str) -> Result<Vec<Finding>, Failure> {
+    let failed = |why: &dyn std::fmt::Display| Failure::new(why.to_string());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|why| failed(&why))?;
+    let Tiers { warm, cold } = Tiers::open(settings, application).map_err(|why| failed(&why))?;
+    let mut findings = Vec::new();
+    if let Some(warm) = warm {
+        let part = format!("Redis at {}", warm.address());
+        findings.push(match runtime.block_on(warm.ping()) {
+            Ok(()) => Finding::good(part, "answers"),
+            Err(why) if settings.origin("REDIS_URL") == Some(&Origin::Default) => {
+                Finding::good(part, format!("no warm tier: REDIS_URL is not set, and by default {why}"))
+            }
+            Err(why) => Finding::bad(part, why.to_string()),
+        });
+    }
+    if let Some(cold) = cold {
+        let part = format!("Postgres at {}", cold.address());
+        findings.push(match runtime.block_on(cold.get()) {
+            Ok(_) => Finding::good(part, format!("answers, its schema {} is current", cold.schema())),
+            Err(why) => Finding::bad(part, why.to_string()),
+        });
+    }
+    Ok(findings)
 }
 
 /// Whether the broker answers, and has the topics; creates nothing.

@@ -4,7 +4,6 @@
 
 use super::declare::{Declaration, Fallback};
 use super::kafka::{self, KafkaProperty};
-use super::parse::{Parser, RoleList};
 use super::source::Origin;
 use super::table::Settings;
 
@@ -40,7 +39,6 @@ impl Row {
         let note = match declaration.fallback {
             _ if unset.is_some() => unset,
             Fallback::Found { words, .. } if origin == Origin::Default => Some(words.to_owned()),
-            _ if declaration.variable == "ROLES" => roles_note(text),
             _ => None,
         };
         Self { variable: declaration.variable.to_owned(), value, origin, note }
@@ -63,15 +61,10 @@ impl Settings {
         let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let tokens = self.api_tokens.iter().map(|token| hex(&token.sha256));
         let kafka = self.kafka.details().filter(|property| kafka::is_secret(&property.variable));
-        tokens.chain(kafka.map(|property| property.value.clone())).collect()
+        let urls = self.redis_url.iter().chain(&self.database_url);
+        let passwords = urls.filter_map(|url| url.password()).chain(self.database_url.iter().map(|url| url.expose().to_owned()));
+        tokens.chain(kafka.map(|property| property.value.clone())).chain(passwords).collect()
     }
-}
-
-/// Says which of the roles that were asked for this version does not have.
-fn roles_note(text: &str) -> Option<String> {
-    let roles = RoleList::read(text).ok()?;
-    let missing: Vec<String> = roles.not_built().map(|role| role.to_string()).collect();
-    (!missing.is_empty()).then(|| format!("without effect in this version: {}", missing.join(", ")))
 }
 
 /// Masks the password of every `scheme://user:password@host` in a text.

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::describe::mask_passwords;
 use super::source::Origin;
 
 /// How many characters of a wrong value are repeated to the user.
@@ -33,7 +34,7 @@ impl Fault {
         problem: impl Into<String>,
         expected: impl Into<String>,
     ) -> Self {
-        Self { found: Some(shorten(value)), ..Self::hidden(variable, origin, problem, expected) }
+        Self { found: Some(shorten(&mask_passwords(value))), ..Self::hidden(variable, origin, problem, expected) }
     }
 
     /// A fault of a value that must not be shown, or whose text says nothing.

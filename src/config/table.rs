@@ -10,12 +10,14 @@ use super::fault::Fault;
 use super::kafka::KafkaProperties;
 use super::parse::{
     Address, Bytes, Contamination, Count, Cron, Currency, FilePath, HostPort, LogFilter, NamePart, OneOf, Optional, Parser,
-    Passphrase, RoleList, Score, Servers, StorePlace, Switch, Tokens, TopicName, Whole,
+    Passphrase, PostgresUrl, RedisUrl, RoleList, Score, Servers, StorePlace, Switch, Tokens, TopicName, Whole,
 };
 use super::reader::Reader;
 use super::values::{
     ApiToken, BrokerKind, EmbeddedSync, InputPartitioning, LogFormat, ProcessingGuarantee, Reasons, Roles, StartFrom,
 };
+use crate::tiers::ServerUrl;
+
 use super::{Sources, checks, machine, source::Texts};
 
 /// The most milliseconds of any waiting or tolerance: a day.
@@ -48,8 +50,7 @@ settings! {
     /// folder lost. A pod's or host's name does; two running instances must not share one.
     INSTANCE_ID => instance_id: Option<String> as Optional<NamePart<1>> =
         Unset { means: "a random name, kept in STATE_DIR" };
-    /// What this instance does. Of the roles, this version has stream, api, schedule and notify; projection is accepted
-    /// and has no effect yet.
+    /// What this instance does.
     ROLES => roles: Roles as RoleList = Text("stream,api,projection,schedule,notify");
     /// How many threads score, each with a group membership and a transaction of its own.
     WORKERS => workers: u32 as Count<1, 1024> = Found { words: "the number of cores", find: machine::cores };
@@ -115,6 +116,18 @@ settings! {
     CREATE_TOPICS => create_topics: bool as Switch = Text("true");
     /// How many partitions a created topic gets.
     TOPIC_PARTITIONS => topic_partitions: u32 as Count<1, 10_000> = Text("8");
+
+    ["Tiers"]
+    /// The Redis that profiles are copied to for reads from anywhere; empty is none. One that does not answer costs a warning.
+    REDIS_URL => redis_url: Option<ServerUrl> as Optional<RedisUrl> = Text("redis://localhost:6379/0");
+    /// The Postgres that keeps profiles, verdicts, labels and more, as postgres://user:password@host:port/database. Everything is in
+    /// a schema named after the application. Has no flag, since a command line is no place for secrets.
+    DATABASE_URL => database_url: Option<ServerUrl> as Optional<PostgresUrl> =
+        Unset { means: "nothing is kept beyond the topics" }, secret;
+    /// How many connections to Postgres queries may hold at once; the projection has one of its own.
+    DATABASE_CONNECTIONS => database_connections: u32 as Count<1, 1_000> = Text("8");
+    /// How many days of verdicts Postgres keeps, by their event time.
+    HISTORY_DAYS => history_days: u32 as Count<1, 3_650> = Text("90");
 
     ["Model"]
     /// The model's file. Imported as the first version where the models topic is empty; after that the topic decides.
@@ -219,7 +232,16 @@ impl Settings {
     /// The least number of bytes that would do.
     pub fn budget(&self) -> Result<super::Budget, u64> {
         let model = std::fs::metadata(&self.model_path).map_or(0, |file| file.len());
-        super::Budget::new(self.memory_limit, self.workers, self.standby_replicas > 0, model, self.broker == BrokerKind::Embedded)
+        // The projection of each tier reads as a worker does.
+        let tiers = u32::from(self.redis_url.is_some()) + u32::from(self.database_url.is_some());
+        let readers = if self.roles.plays(super::Role::Projection) { tiers } else { 0 };
+        super::Budget::new(
+            self.memory_limit,
+            self.workers + readers,
+            self.standby_replicas > 0,
+            model,
+            self.broker == BrokerKind::Embedded,
+        )
     }
 
     /// Where the value of a declared variable came from.

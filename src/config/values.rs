@@ -118,32 +118,14 @@ choices! {
     }
 }
 
-impl Role {
-    /// Whether this version knows how to play it. The others may be asked for, so that one file of settings serves
-    /// before and after an upgrade; asking for them has no effect yet.
-    pub fn is_built(self) -> bool {
-        matches!(self, Self::Stream | Self::Api | Self::Schedule | Self::Notify)
-    }
-}
-
 /// The roles that were asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roles(pub(super) BTreeSet<Role>);
 
 impl Roles {
-    /// Whether the instance plays this role: it was asked for, and this version has it.
+    /// Whether the instance plays this role.
     pub fn plays(&self, role: Role) -> bool {
-        role.is_built() && self.0.contains(&role)
-    }
-
-    /// The roles in force.
-    pub fn in_force(&self) -> impl Iterator<Item = Role> {
-        self.0.iter().copied().filter(|role| role.is_built())
-    }
-
-    /// The roles that were asked for and that this version does not have.
-    pub fn not_built(&self) -> impl Iterator<Item = Role> {
-        self.0.iter().copied().filter(|role| !role.is_built())
+        self.0.contains(&role)
     }
 }
 

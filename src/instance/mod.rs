@@ -49,10 +49,12 @@ use crate::labels::Labels;
 use crate::live::{Live, Places};
 use crate::membership::{Directory, Herald, Introduction};
 use crate::orders::Orders;
+use crate::projection::{self, Projection};
 use crate::redrive;
 use crate::registry::Registry;
 use crate::scoring::{ModelSlot, ScoringParams, scoring_topology};
 use crate::snoozes::Snoozes;
+use crate::tiers::{Tiers, Unreachable};
 
 use ends::Ends;
 pub use identity::Identity;
@@ -60,8 +62,8 @@ pub use notify::{sender as notification_sender, targets as notification_targets,
 pub use parts::{application, load_model, save_model, scoring_params, topic_names};
 pub use restore_view::RestoreView;
 pub use topics::{Creation, Found, TOMBSTONE_RETENTION_MS, check_partitions, ensure};
-pub(crate) use workers::secret;
 pub use workers::{Stop, Workers};
+pub(crate) use workers::{random_number, secret};
 
 /// The end of the announcements may take this long: it is a hint for the others.
 const GOODBYE: Duration = Duration::from_millis(1000);
@@ -70,6 +72,12 @@ const GOODBYE: Duration = Duration::from_millis(1000);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InstanceError(pub String);
+
+impl From<Unreachable> for InstanceError {
+    fn from(why: Unreachable) -> Self {
+        Self(why.0)
+    }
+}
 
 impl From<InstanceError> for crate::failure::Failure {
     fn from(error: InstanceError) -> Self {
@@ -126,6 +134,8 @@ pub struct Instance {
     pub labels: Labels,
     /// Who is left alone.
     pub snoozes: Snoozes,
+    /// Profiles and history outside of this machine.
+    pub tiers: Tiers,
     /// What scoring depends on.
     pub params: ScoringParams,
     /// Partitions of each topic.
@@ -143,6 +153,8 @@ pub struct Instance {
     /// Where a demo puts what starts and stops its synthetic load.
     pub load: Arc<OnceLock<crate::load::Control>>,
     started_at_ms: i64,
+    projecting: Arc<projection::Status>,
+    projection: Projection,
     ends: Ends,
     notifying: Option<notify::Notifying>,
     workers: Workers,
@@ -172,24 +184,15 @@ impl Instance {
         let Found { partitions, dead_letter_max_bytes } = found;
         keep_for(&identity.folder, topology.application(), &identity.folder.join("rocksdb"))?;
         let budget = budget(settings)?;
+        let tiers = Tiers::open(settings, topology.application())?;
         let metrics: Arc<Metrics> = Arc::default();
         let lead_partitions = partitions[usize::from(topology.subs().last().map_or(TopicId(0), |sub| sub.lead()).0)];
         let plan = plan(settings, &topology, &identity.name, &budget, lead_partitions, dead_letter_max_bytes);
-        // Side by side: as long as a restart takes, its partitions are without verdicts. Only the workers join, when all of it is there.
         (0..plan.count).for_each(|index| broker.prepare(&plan.member(index)));
         let stores = RocksOptions { memory_bytes: budget.state, partitions: lead_partitions as usize, ..RocksOptions::default() };
-        let no_models = Stop::default();
-        let (opened, registry) = std::thread::scope(|scope| {
-            let opening =
-                scope.spawn(|| store::open(&identity.folder, stores, &metrics, &|| stop.raised() || no_models.raised()));
-            // Before any worker: a restart goes on with the active model, not with none.
-            let registry = models::start(settings, broker, &topology, &model, &identity.name, stop);
-            if !matches!(registry, Ok(Some(_))) {
-                no_models.raise();
-            }
-            (opening.join().expect("invariant: opening a store does not panic"), registry)
-        });
-        let (Some(registry), Some(backend)) = (registry?, opened?) else { return Ok(None) };
+        // Before any worker: a restart goes on with the active model, not with none.
+        let models = || models::start(settings, broker, &topology, &model, &identity.name, stop);
+        let Some((backend, registry)) = side_by_side(&identity.folder, stores, &metrics, stop, models)? else { return Ok(None) };
         let clock = Arc::new(RealClock);
         let health = Arc::new(crate::api::Health::new(settings.workers as usize, clock.monotonic_us() / 1000, settings.stall_ms));
         let parts = Parts {
@@ -211,10 +214,14 @@ impl Instance {
         let notifying = notify::start(settings, broker, &topology, &identity.name, &snoozes)?;
         let serves = settings.roles.plays(Role::Api);
         let ingest = serves.then(|| ingestion::start(settings, broker, &topology, &partitions, &params, herald.directory()));
+        let projecting = Arc::default();
+        let projection = Projection::start(settings, broker, &topology, &params, &identity.name, &projecting)?;
         let name = identity.name.clone();
         let ends = Ends::follow(broker, &tasks, &health);
         Ok(Some(Self {
             shared: Shared::new(settings, broker, &parts),
+            projecting,
+            projection,
             ends,
             notifying,
             name,
@@ -225,6 +232,7 @@ impl Instance {
             training,
             labels,
             snoozes,
+            tiers,
             params,
             partitions,
             backend,
@@ -261,6 +269,8 @@ impl Instance {
             labels: self.labels.clone(),
             snoozes: self.snoozes.clone(),
             notifications: self.notifying.as_ref().map(notify::Notifying::front),
+            tiers: self.tiers.clone(),
+            projection: Arc::clone(&self.projecting),
             params: self.params.clone(),
             load: Arc::clone(&self.load),
             ingest: self.ingest.clone().expect("invariant: the instance plays the role api"),
@@ -306,6 +316,7 @@ impl Instance {
         self.health.drain();
         self.ends.tell();
         self.shared.live.stop();
+        self.projection.tell();
         let began = crate::clock::monotonic();
         if let Some(notifying) = &self.notifying {
             notifying.tell();
@@ -316,6 +327,7 @@ impl Instance {
         }
         self.copying.stop(GOODBYE);
         self.herald.stop(self.leave_for_good && stopped.is_ok(), GOODBYE);
+        self.projection.wait(within.saturating_sub(crate::clock::since(began)));
         self.ends.wait(within.saturating_sub(crate::clock::since(began)));
         stopped
     }
@@ -383,6 +395,29 @@ fn mark(folder: &Path, application: &str, store: &Path) -> std::io::Result<()> {
     let fresh = folder.join("application.new");
     std::fs::write(&fresh, application)?;
     std::fs::rename(fresh, marker)
+}
+
+type Opened = (Arc<dyn Backend>, Registry);
+
+/// Opens the store while the models' topic is read; none where it was told to stop.
+fn side_by_side(
+    folder: &Path,
+    stores: RocksOptions,
+    metrics: &Arc<Metrics>,
+    stop: &Stop,
+    models: impl FnOnce() -> Result<Option<Registry>, InstanceError>,
+) -> Result<Option<Opened>, InstanceError> {
+    let no_models = Stop::default();
+    let (opened, registry) = std::thread::scope(|scope| {
+        let opening = scope.spawn(|| store::open(folder, stores, metrics, &|| stop.raised() || no_models.raised()));
+        let registry = models();
+        if !matches!(registry, Ok(Some(_))) {
+            no_models.raise();
+        }
+        (opening.join().expect("invariant: opening a store does not panic"), registry)
+    });
+    let registry = registry?;
+    Ok(opened?.zip(registry))
 }
 
 /// How the workers work.

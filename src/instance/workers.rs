@@ -113,7 +113,7 @@ impl Plan {
 
 /// A number that nobody can foresee: identities and hash seeds are made of it.
 #[expect(clippy::disallowed_methods, reason = "must be unknown to others, and decides nothing that is replayed")]
-pub(super) fn random_number() -> u64 {
+pub(crate) fn random_number() -> u64 {
     rand::random()
 }
 

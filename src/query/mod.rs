@@ -18,5 +18,5 @@ mod place;
 mod wish;
 
 pub use peers::{ANSWERED_BY, Asked, Failed, Got, HOP, Peers};
-pub use place::{Facts, Gave, Here, Refusal, Step, next};
+pub use place::{Facts, Gave, Here, Refusal, Step, TierName, next};
 pub use wish::{Consistency, TIMEOUT_MAX, Unreadable, Wish};

@@ -1,7 +1,8 @@
 //! The decision where an answer comes from, pure: from what is known of a partition to the next step. The caller takes the step, adds
 //! what came of it to what is known, and asks again.
 //!
-//! In this order: the partition runs here; its owner; with `any` a copy here, then the other copies, the freshest first. A partition
+//! In this order: the partition runs here; its owner; with `any` a copy here, then the other copies, the freshest first, then the tiers, Redis
+//! before Postgres: they say what they have of a user, and never that there is no such user. A partition
 //! that is being restored here is not asked of anyone but copies: the group gave it to this instance, so whoever else believes to be its
 //! owner has not heard of that yet, and would answer from the past.
 
@@ -43,6 +44,26 @@ pub enum Gave {
     Nothing,
 }
 
+/// A tier that may have the profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TierName {
+    /// The warm one.
+    Redis,
+    /// The cold one.
+    Postgres,
+}
+
+impl TierName {
+    /// As an answer's source.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
 /// What is known.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'f> {
@@ -66,6 +87,8 @@ pub struct Facts<'f> {
     pub owner_gave: Option<Gave>,
     /// The instances that were asked for a copy, this one among them once its own was read; none of them could answer.
     pub tried: &'f BTreeSet<String>,
+    /// The tiers that were not asked yet, the first one first.
+    pub tiers: &'f [TierName],
 }
 
 /// What to do next.
@@ -81,6 +104,8 @@ pub enum Step {
     AskOwner(Peer),
     /// Ask for a copy.
     AskStandby(Peer),
+    /// Ask a tier.
+    ReadTier(TierName),
     /// Nobody can answer.
     Refuse(Refusal),
 }
@@ -145,7 +170,8 @@ fn copy(facts: &Facts<'_>) -> Option<Step> {
         return None;
     }
     let mut others = facts.standbys.iter().filter(|peer| peer.instance != facts.me && !facts.tried.contains(&peer.instance));
-    others.next().cloned().map(Step::AskStandby)
+    let other = others.next().cloned().map(Step::AskStandby);
+    other.or_else(|| facts.tiers.first().copied().map(Step::ReadTier))
 }
 
 fn refusal(facts: &Facts<'_>) -> Refusal {
@@ -182,6 +208,7 @@ mod tests {
             standbys: &[],
             owner_gave: None,
             tried,
+            tiers: &[],
         }
     }
 
@@ -279,6 +306,23 @@ mod tests {
         assert_eq!(next(&behind), Step::Refuse(Refusal::Behind { next: 19 }));
         assert_eq!(next(&facts(gone, &tried[1])), Step::AskStandby(copies[1].clone()));
         assert_eq!(next(&facts(gone, &tried[2])), Step::AskStandby(copies[2].clone()));
+        let tiers = [TierName::Redis, TierName::Postgres];
+        let with = |tiers, tried| Facts { tiers, ..facts(gone, tried) };
+        assert_eq!(next(&with(&tiers, &tried[2])), Step::AskStandby(copies[2].clone()), "copies come before tiers");
+        assert_eq!(next(&with(&tiers, &tried[3])), Step::ReadTier(TierName::Redis));
+        assert_eq!(next(&with(&tiers[1..], &tried[3])), Step::ReadTier(TierName::Postgres));
+        assert_eq!(next(&with(&[], &tried[3])), Step::Refuse(Refusal::Unreachable));
+        let refused = Step::Refuse(Refusal::Unreachable);
+        assert_eq!(
+            next(&Facts { consistency: Consistency::Owner, ..with(&tiers, &tried[3]) }),
+            refused,
+            "who wants the owner gets no tier"
+        );
+        assert_eq!(next(&Facts { time_left: false, ..with(&tiers, &tried[3]) }), refused);
+        assert!(
+            matches!(next(&Facts { hop: true, ..with(&tiers, &tried[3]) }), Step::Refuse(_)),
+            "who passed it on asks them itself"
+        );
         let late = Facts { time_left: false, ..facts(gone, &tried[2]) };
         assert_eq!(next(&late), Step::Refuse(Refusal::Unreachable));
         assert_eq!(next(&facts(gone, &tried[3])), Step::Refuse(Refusal::Unreachable));

@@ -3,6 +3,8 @@
 //! [`backend`] is the port: bytes by key in partitions, with the positions they stand for, applied atomically. [`memory`] and (feature
 //! `rocks`) [`rocks`](crate::backend) implement it and pass one suite, [`conformance`]; [`reopening`] opens one anew while others hold it. Above it a [`store::Store`] keeps decoded
 //! values of one task, bounded in bytes, and the changes not yet committed; [`codec`] makes bytes of them.
+//!
+//! [`tier`] is the port to profiles outside of this machine.
 #![forbid(unsafe_code)]
 
 pub mod backend;
@@ -13,3 +15,4 @@ pub mod reopening;
 #[cfg(feature = "rocks")]
 pub mod rocks;
 pub mod store;
+pub mod tier;

@@ -61,6 +61,7 @@ impl Scene {
             .with("LOG_FORMAT", "json")
             .with("APPLICATION_ID", "app")
             .with("AUTO_TRAIN", "off")
+            .with("REDIS_URL", "")
             .with("MODEL_PATH", model.to_str().expect("a plain path"))
             .with("WORKERS", "2")
             .with("MEMORY_LIMIT", "256MiB")

@@ -229,6 +229,27 @@ fn notifications(sim: &SimBroker, topology: &Topology, clock: &MockClock) -> Not
     Notifications { book, status: Arc::default(), targets: Arc::new([("ops".to_owned(), "webhook", models::Severity::High)]) }
 }
 
+/// The interface on a port of its own.
+fn served(api: Api, doors: Doors) -> (Runtime, SocketAddr, oneshot::Sender<()>, JoinHandle<std::io::Result<()>>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = runtime.spawn(serve(Arc::new(api), listener, doors, async { drop(stopped.await) }));
+    (runtime, address, stop, server)
+}
+
+fn parts(sim: &SimBroker, topology: &Arc<Topology>, store: &Arc<Moody>) -> Parts {
+    Parts {
+        topology: Arc::clone(topology),
+        partitions: vec![PARTITIONS; topology.topics().iter().count()],
+        backend: Arc::clone(store) as Arc<dyn Backend>,
+        clock: Arc::new(SimClock(sim.clone())),
+        metrics: Arc::new(Metrics::default()),
+        tasks: Arc::default(),
+    }
+}
+
 /// What a world is made of.
 struct Setup {
     directory: Arc<dyn Directory>,
@@ -304,14 +325,7 @@ impl World {
         let letters = Places::of(&topology).expect("the topology has dead letters");
         let sim = broker(letters.topics(), &topology, retention_ms);
         let store = Arc::new(Moody::default());
-        let parts = Parts {
-            topology: Arc::clone(&topology),
-            partitions: vec![PARTITIONS; topology.topics().iter().count()],
-            backend: Arc::clone(&store) as Arc<dyn Backend>,
-            clock: Arc::new(SimClock(sim.clone())),
-            metrics: Arc::new(Metrics::default()),
-            tasks: Arc::default(),
-        };
+        let parts = parts(&sim, &topology, &store);
         let clock = MockClock::at(NOW_MS);
         let health = Arc::new(Health::new(1, NOW_MS.unsigned_abs(), 60_000));
         let folder = tempfile::tempdir().expect("a folder");
@@ -347,14 +361,11 @@ impl World {
             live: live(&sim, &topology, &clock),
             clock: Arc::new(clock.clone()),
             started_at_ms: NOW_MS - 5_000,
+            tiers: crate::tiers::Tiers::default(),
+            projection: Arc::default(),
             log_key: [7; 32],
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let doors = Doors { tokens, requests_per_second, tls };
-        let (stop, stopped) = oneshot::channel::<()>();
-        let server = runtime.spawn(serve(Arc::new(api), listener, doors, async { drop(stopped.await) }));
+        let (runtime, address, stop, server) = served(api, Doors { tokens, requests_per_second, tls });
         Self {
             address,
             health,

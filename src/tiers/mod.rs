@@ -1,0 +1,93 @@
+//! The tiers outside of this machine: Redis, the warm one, and Postgres, the cold one.
+//!
+//! [`Warm`] and [`Cold`] implement the port [`state::tier::Tier`] for profiles; Postgres also keeps verdicts, labels and more
+//! (docs/tiers.md has the schema). The projection writes them; queries read them. Both are optional, opened without a connection, and
+//! connect when they are first used: a tier that is down keeps nothing from starting.
+//!
+//! Invariants: an outage is [`Unreachable`], never "not found" (I5); no password and nothing that a payment says is in an error's text:
+//! those are made anew from codes.
+
+mod cold;
+mod warm;
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::config::Settings;
+
+pub use cold::{Cold, ColdOptions, LabelRow, Outcome, Part, SCHEMA_VERSION, VerdictRow, Writer, postgres_text, severity_rank};
+pub use state::tier::Unreachable;
+pub use warm::{Warm, WarmOptions};
+
+/// The longest that a read of a tier may take, connecting included.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest that a batch of the projection may take.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the guard of a deleted profile is kept.
+pub const TOMBSTONES_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// An address that may hold a password: never shown whole.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerUrl(pub(crate) String);
+
+impl ServerUrl {
+    /// A URL as it was set.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(url.into())
+    }
+
+    /// The password in it, as it stands there.
+    #[must_use]
+    pub fn password(&self) -> Option<String> {
+        let (_, rest) = self.0.split_once("://")?;
+        let (user, _) = rest.rsplit_once('@')?;
+        user.split_once(':').map(|(_, password)| password.to_owned()).filter(|password| !password.is_empty())
+    }
+
+    /// As it was set, password included: for connecting only.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&crate::config::mask_passwords(&self.0))
+    }
+}
+
+/// Chooses the library that does TLS's arithmetic, once in a process.
+fn use_tls() {
+    // Refused where one was chosen already: that one does.
+    let _chosen = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// The tiers that the settings name. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Tiers {
+    /// Redis, where there is one.
+    pub warm: Option<Warm>,
+    /// Postgres, where there is one.
+    pub cold: Option<Cold>,
+}
+
+impl Tiers {
+    /// For reading: connections are shared by all requests. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// An address that the clients cannot use.
+    pub fn open(settings: &Settings, application: &str) -> Result<Self, Unreachable> {
+        let warm = settings.redis_url.as_ref().map(|url| Warm::open(url, application, WarmOptions::default()));
+        let options = ColdOptions { connections: settings.database_connections as usize, ..ColdOptions::default() };
+        let cold = settings.database_url.as_ref().map(|url| Cold::open(url, application, &options));
+        Ok(Self { warm: warm.transpose()?, cold: cold.transpose()? })
+    }
+}

@@ -1,0 +1,325 @@
+//! A whole instance in this process, on the embedded broker, with the tiers that a test gives it: payments go in, and what topics and
+//! tiers then hold is compared.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mangrove::api::Api;
+use mangrove::broker::embedded::EmbeddedBroker;
+use mangrove::config::{Settings, Sources};
+use mangrove::instance::{Blueprint, Identity, Instance, Stop};
+use mangrove::projection::TierView;
+use mangrove::tiers::{Cold, ColdOptions, ServerUrl, Warm, WarmOptions};
+use models::Verdict;
+use state::tier::{Guard, Held, Lookup};
+use tempfile::TempDir;
+use topology::broker::{Broker as _, Publisher as _, Reader as _};
+use topology::partitioner::partition_of;
+use topology::record::{Fetched, Outgoing, TopicId, TopicPartition};
+
+use crate::place;
+
+/// The longest that anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+pub const PARTITIONS: u32 = 4;
+/// 2026-11-23, noon: the time of all records. Payments begin ten hours before.
+const NOON_MS: i64 = 1_795_435_200_000;
+const BEGIN_MS: i64 = NOON_MS - 10 * 3_600_000;
+
+/// Looks until there is an answer; panics, naming what did not come, when patience is over.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = look() {
+            return answer;
+        }
+        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// A record: partition, offset, key, value.
+pub type Seen = (u32, u64, Vec<u8>, Option<Vec<u8>>);
+
+pub struct Stage {
+    pub application: String,
+    folder: TempDir,
+    redis: Option<ServerUrl>,
+    postgres: Option<ServerUrl>,
+    more: Vec<(&'static str, String)>,
+    pub broker: Arc<EmbeddedBroker>,
+    running: Option<Instance>,
+    runtime: tokio::runtime::Runtime,
+    sent: u64,
+}
+
+fn settings(
+    folder: &Path,
+    application: &str,
+    redis: Option<&ServerUrl>,
+    postgres: Option<&ServerUrl>,
+    more: &[(&str, String)],
+) -> Settings {
+    let path = |name: &str| folder.join(name).display().to_string();
+    let url = |url: Option<&ServerUrl>| url.map_or_else(String::new, |url| url.expose().to_owned());
+    let all = [
+        ("BROKER", "embedded".to_owned()),
+        ("EMBEDDED_SYNC", "os".to_owned()),
+        ("EMBEDDED_DIR", path("broker")),
+        ("STATE_DIR", path("state")),
+        ("MODEL_STORE", path("models")),
+        ("MODEL_PATH", path("current.forest")),
+        ("APPLICATION_ID", application.to_owned()),
+        ("AUTO_TRAIN", "off".to_owned()),
+        ("RETRAIN_CRON", "off".to_owned()),
+        ("WORKERS", "1".to_owned()),
+        ("MEMORY_LIMIT", "512MiB".to_owned()),
+        ("TOPIC_PARTITIONS", PARTITIONS.to_string()),
+        ("ROLES", "stream,projection".to_owned()),
+        ("REDIS_URL", url(redis)),
+        ("DATABASE_URL", url(postgres)),
+    ];
+    let environment = all.into_iter().chain(more.iter().map(|(name, value)| (*name, value.clone())));
+    let environment = environment.map(|(name, value)| (name.into(), value.into())).collect();
+    Settings::load(&Sources { environment, ..Sources::default() }).unwrap_or_else(|faults| panic!("{faults:?}"))
+}
+
+impl Stage {
+    /// An instance of a new application, running.
+    pub fn new(redis: Option<&ServerUrl>, postgres: Option<&ServerUrl>) -> Self {
+        Self::with(redis, postgres, &[])
+    }
+
+    /// As [`Self::new`], with more settings.
+    pub fn with(redis: Option<&ServerUrl>, postgres: Option<&ServerUrl>, more: &[(&'static str, String)]) -> Self {
+        let (folder, application) = (tempfile::tempdir().unwrap(), place::application());
+        let settings = settings(folder.path(), &application, redis, postgres, more);
+        let blueprint = Blueprint::new(&settings).unwrap();
+        let broker = mangrove::service::embedded(&settings, &blueprint).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (redis, postgres, more) = (redis.cloned(), postgres.cloned(), more.to_vec());
+        let mut stage = Self { application, folder, redis, postgres, more, broker, running: None, runtime, sent: 0 };
+        stage.start();
+        stage
+    }
+
+    fn settings(&self) -> Settings {
+        settings(self.folder.path(), &self.application, self.redis.as_ref(), self.postgres.as_ref(), &self.more)
+    }
+
+    pub fn start(&mut self) {
+        let settings = self.settings();
+        let identity = Identity::lock(&settings.state_dir, None).unwrap();
+        let blueprint = Blueprint::new(&settings).unwrap();
+        self.running = Instance::start(&settings, blueprint, identity, &self.broker, &Stop::default()).unwrap();
+        assert!(self.running.is_some());
+    }
+
+    pub fn stop(&mut self) {
+        self.running.take().unwrap().stop(Duration::from_secs(20)).unwrap();
+    }
+
+    fn instance(&self) -> &Instance {
+        self.running.as_ref().unwrap()
+    }
+
+    pub fn api(&self) -> Api {
+        self.instance().api(&self.settings())
+    }
+
+    pub fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    /// Lets something run beside the test.
+    pub fn spawn<F: Future<Output: Send> + Send + 'static>(&self, future: F) {
+        self.runtime.spawn(future);
+    }
+
+    /// How the projection finds a tier.
+    pub fn tier(&self, name: &str) -> TierView {
+        let all = self.api().projection.all();
+        all.into_iter().find(|tier| tier.tier == name).unwrap()
+    }
+
+    pub fn topic(&self, name: &str) -> TopicId {
+        self.broker.topics().find(name).unwrap_or_else(|| panic!("no topic {name}"))
+    }
+
+    pub fn changelog(&self) -> TopicId {
+        self.topic(&format!("{}-profiles-changelog", self.application))
+    }
+
+    fn send(&self, topic: TopicId, records: impl Iterator<Item = (String, Option<String>)>) {
+        let mut publisher = self.broker.publisher().unwrap();
+        for (user, value) in records {
+            let to = TopicPartition { topic, partition: partition_of(user.as_bytes(), PARTITIONS) };
+            let (key, value) = (Some(user.as_bytes()), value.as_ref().map(String::as_bytes));
+            publisher.send(&Outgoing { to, key, value, timestamp: NOON_MS, headers: &[] }).unwrap();
+        }
+        publisher.flush().unwrap();
+    }
+
+    /// Sends payments of that many users in turn.
+    pub fn pay(&mut self, payments: u64, users: u64) {
+        let begin = self.sent;
+        self.sent += payments;
+        let payment = |number: u64| {
+            let user = format!("user {}", number % users);
+            let value = format!(
+                r#"{{"user_id":"{user}","amount":{}.5,"merchant":"shop {}","tx_id":"tx {number}","timestamp":{}}}"#,
+                number % 90 + 1,
+                number % 7,
+                BEGIN_MS + number as i64 * 1_000
+            );
+            (user, Some(value))
+        };
+        self.send(self.topic("transactions"), (begin..self.sent).map(payment));
+    }
+
+    /// Sends records to a topic, keyed by user.
+    pub fn say(&self, topic: &str, records: &[(&str, &str)]) {
+        let records = records.iter().map(|(user, value)| ((*user).to_owned(), Some((*value).to_owned())));
+        self.send(self.topic(topic), records);
+    }
+
+    /// All committed records of a topic: partition, offset, key, value.
+    pub fn records(&self, topic: TopicId) -> Vec<Seen> {
+        let mut reader = self.broker.reader().unwrap();
+        let mut records = Vec::new();
+        let mut fetched = Fetched::default();
+        for partition in 0..PARTITIONS {
+            let at = TopicPartition { topic, partition };
+            let bounds = reader.bounds(at).unwrap();
+            reader.assign(at, bounds.start).unwrap();
+            while reader.position(at).is_none_or(|position| position < bounds.end) {
+                fetched.clear(0);
+                reader.poll(&mut fetched, 1_000, Duration::from_millis(10)).unwrap();
+                let record = |r: topology::record::Record<'_>| {
+                    (partition, r.offset, r.key.unwrap_or_default().to_vec(), r.value.map(<[u8]>::to_vec))
+                };
+                records.extend(fetched.iter().map(record));
+            }
+            reader.unassign(at).unwrap();
+        }
+        records
+    }
+
+    /// Waits until every payment has its verdict.
+    pub fn scored(&self) {
+        until("every payment has its verdict", || (self.records(self.topic("verdicts")).len() as u64 >= self.sent).then_some(()));
+    }
+
+    /// The fold of the changelog: what every tier must come to.
+    pub fn profiles(&self) -> BTreeMap<String, Lookup> {
+        let mut profiles = BTreeMap::new();
+        for (partition, offset, key, value) in self.records(self.changelog()) {
+            let guard = Guard { generation: 1, offset };
+            // The time is compared elsewhere.
+            let held = value.map(|value| Lookup::Found(Held { guard, partition, at_ms: 0, value }));
+            profiles.insert(String::from_utf8(key).unwrap(), held.unwrap_or(Lookup::Deleted(guard)));
+        }
+        profiles
+    }
+
+    /// What a tier has of these users.
+    async fn held(tier: &impl state::tier::Tier, users: &[&str]) -> Option<BTreeMap<String, Lookup>> {
+        let answers = tier.read(users).await.ok()?;
+        let timeless = |answer| match answer {
+            Lookup::Found(held) => Lookup::Found(Held { at_ms: 0, ..held }),
+            other => other,
+        };
+        Some(users.iter().map(|&user| user.to_owned()).zip(answers.into_iter().map(timeless)).collect())
+    }
+
+    pub fn warm(&self) -> Warm {
+        Warm::open(self.redis.as_ref().unwrap(), &self.application, WarmOptions::default()).unwrap()
+    }
+
+    pub fn cold(&self) -> Cold {
+        Cold::open(self.postgres.as_ref().unwrap(), &self.application, &ColdOptions::default()).unwrap()
+    }
+
+    /// Waits until Redis has the fold of the changelog.
+    pub fn redis_is_right(&self) {
+        let warm = self.warm();
+        let expected = self.profiles();
+        let users: Vec<&str> = expected.keys().map(String::as_str).collect();
+        until("Redis holds the fold of the changelog", || {
+            self.wait(Self::held(&warm, &users)).filter(|held| *held == expected).map(drop)
+        });
+    }
+
+    /// Waits until Postgres has the fold of the changelog and every verdict, once and as it is in the topic.
+    pub fn postgres_is_right(&self) {
+        let cold = self.cold();
+        let expected = self.profiles();
+        let users: Vec<&str> = expected.keys().map(String::as_str).collect();
+        until("Postgres holds the fold of the changelog", || {
+            self.wait(Self::held(&cold, &users)).filter(|held| *held == expected).map(drop)
+        });
+        let mut verdicts = BTreeMap::new();
+        for (_, _, _, value) in self.records(self.topic("verdicts")) {
+            let verdict: Verdict = serde_json::from_slice(&value.unwrap()).unwrap();
+            verdicts.insert(verdict.id.clone(), verdict);
+        }
+        until("Postgres holds every verdict", || {
+            let rows = self.wait(Self::verdicts(&cold))?;
+            (rows.len() >= verdicts.len()).then(|| assert_eq!(rows, verdicts, "each as it is in the topic"))
+        });
+    }
+
+    /// The verdicts as Postgres has them, by id.
+    async fn verdicts(cold: &Cold) -> Option<BTreeMap<String, Verdict>> {
+        let client = cold.get().await.ok()?;
+        let rows = client.query("SELECT *, reasons::text AS why, fx::text AS rate FROM verdicts", &[]).await.ok()?;
+        let severities = ["NONE", "LOW", "MEDIUM", "HIGH", "CRITICAL"];
+        let verdict = |row: &tokio_postgres::Row| {
+            let text = |name: &str| row.get::<_, Option<String>>(name);
+            let json = |name: &str| text(name).map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap());
+            let features: Vec<f32> = row.get("features");
+            let time: jiff::Timestamp = row.get("event_time");
+            let verdict = serde_json::json!({
+                "id": text("id"), "tx_id": text("tx_id"), "user_id": text("user_id"), "event_time": time.as_millisecond(),
+                "merchant": text("merchant"), "amount": row.get::<_, f64>("amount"), "currency": text("currency"),
+                "score": row.get::<_, Option<f64>>("score"), "raw_score": row.get::<_, Option<f64>>("raw_score"),
+                "severity": severities[row.get::<_, i16>("severity") as usize], "is_anomaly": row.get::<_, bool>("is_anomaly"),
+                "explanation": text("explanation"), "reasons": json("why").unwrap_or_else(|| serde_json::json!([])),
+                "features": features, "model_id": text("model_id"), "fx": json("rate"),
+            });
+            serde_json::from_value::<Verdict>(verdict).unwrap()
+        };
+        Some(rows.iter().map(|row| (row.get("id"), verdict(row))).collect())
+    }
+
+    /// Everything that the projection wrote into Postgres, but for when: to compare two times with each other.
+    pub fn dump(&self) -> Vec<String> {
+        let cold = self.cold();
+        self.wait(async {
+            let client = cold.get().await.unwrap();
+            let tables = ["verdicts", "profiles", "labels", "(SELECT topic, partition, generation, next_offset FROM projection)"];
+            let mut dump = Vec::new();
+            for table in tables {
+                let rows = client.query(&format!("SELECT t::text FROM {table} AS t ORDER BY 1"), &[]).await.unwrap();
+                dump.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+            }
+            dump
+        })
+    }
+
+    /// Runs statements in the application's schema.
+    pub fn sql(&self, statements: &str) {
+        let cold = self.cold();
+        self.wait(async { cold.get().await.unwrap().batch_execute(statements).await.unwrap() });
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(instance) = self.running.take() {
+            let _ = instance.stop(Duration::from_secs(10));
+        }
+    }
+}
