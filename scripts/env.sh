@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes .env for docker-compose.yml with fresh secrets: a token for the API (only its digest goes to the instances) and a
-# password for Postgres. It never touches a .env that is there.
+# Writes .env for docker-compose.yml with fresh secrets: a token for the API (only its digest goes to the instances), passwords for
+# Postgres and Grafana. It never touches a .env that is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 to=${1:-.env}
@@ -19,6 +19,7 @@ MANGROVE_TOKEN=$token
 # What the instances know of it.
 API_TOKENS=owner:query+write+erase+admin:$digest
 POSTGRES_PASSWORD=$(secret)
+GRAFANA_PASSWORD=$(secret)
 END
 mv -n "$to.new" "$to"
-echo "wrote $to: the API's token is MANGROVE_TOKEN"
+echo "wrote $to: the API's token is MANGROVE_TOKEN, the password of Grafana's admin GRAFANA_PASSWORD"

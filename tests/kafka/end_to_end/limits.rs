@@ -261,7 +261,7 @@ fn a_memory_limit_that_cannot_hold_the_workers_is_refused_with_the_number_that_c
     let output = command.args(["config"]).env("MEMORY_LIMIT", "64MiB").env("WORKERS", "8").output().expect("it runs");
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains("MEMORY_LIMIT") && text.contains("8 workers") && text.contains("160MiB or more"), "{text}");
+    assert!(text.contains("MEMORY_LIMIT") && text.contains("8 workers") && text.contains("174MiB or more"), "{text}");
 }
 
 /// The end of a topic in the demo's folder.
