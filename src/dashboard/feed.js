@@ -1,15 +1,18 @@
 // The live stream: one for all pages. Anomalies and figures; EventSource comes back by itself, with the id of the last event it saw.
+// Who is left alone (snoozes) is asked for now and then: the list leaves those out, as notifications do.
 
-import { get } from './kit.js';
+import { Problem, get } from './kit.js';
 
 const KEPT = 500;
 const SECONDS = 900;
 const AGAIN_MS = 5_000;
+const SNOOZES_MS = 10_000;
 
 export const feed = { anomalies: [], seconds: [], state: 'connecting' };
 const listeners = new Set();
 const known = new Set();
 let source = null;
+let snoozed = new Map();
 
 const tell = (what, value) => { for (const listener of listeners) listener(what, value); };
 
@@ -17,6 +20,27 @@ const tell = (what, value) => { for (const listener of listeners) listener(what,
 export function hear(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);
+}
+
+/** True where nobody wants to be told of it: its user or merchant is snoozed. */
+export const isSnoozed = (verdict) => [`user:${verdict.user_id}`, `merchant:${verdict.merchant}`].some((id) => snoozed.get(id) > Date.now());
+
+/** Asks who is snoozed; told as `snoozes` where it changed. */
+export async function askSnoozes() {
+  const { snoozes } = await get('/v1/snoozes');
+  const now = new Map(snoozes.map((one) => [one.id, one.until_ms]));
+  const same = now.size === snoozed.size && [...now].every(([id, until]) => snoozed.get(id) === until);
+  snoozed = now;
+  if (!same) tell('snoozes', now);
+}
+
+async function askSnoozesForEver() {
+  try {
+    if (!document.hidden) await askSnoozes();
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
+  }
+  setTimeout(askSnoozesForEver, SNOOZES_MS);
 }
 
 /** Keeps a verdict that is new, or with `earlier` one that came before all others. */
@@ -72,5 +96,6 @@ export async function begin() {
     source.addEventListener('place', begun, { once: true });
     source.addEventListener('error', begun, { once: true });
   });
+  await askSnoozesForEver();
   await before();
 }

@@ -2,7 +2,7 @@
 
 import { amount, brief, clock, count, every, get, h, number, percent, pill, span, tile, verdictLink } from './kit.js';
 import { legend, timeChart } from './charts.js';
-import { feed, hear } from './feed.js';
+import { feed, hear, isSnoozed } from './feed.js';
 
 const SHOWN = 40;
 const STEP_MS = 5_000;
@@ -78,7 +78,8 @@ export function page(body) {
 
   const list = h('div', { class: 'anomalies', id: 'anomalies', role: 'list', 'aria-label': 'Newest anomalies' });
   const note = h('p', { class: 'missing', id: 'list-note' });
-  const fits = (verdict) => severities.indexOf(verdict.severity) >= severities.indexOf(least)
+  const snoozes = h('p', { class: 'missing', id: 'snoozed-note' });
+  const fits = (verdict) => !isSnoozed(verdict) && severities.indexOf(verdict.severity) >= severities.indexOf(least)
     && (!wanted || [verdict.user_id, verdict.merchant, verdict.explanation, verdict.id].some((text) => text.toLowerCase().includes(wanted)));
   const item = (verdict) => h('div', { role: 'listitem' }, row(verdict));
 
@@ -108,6 +109,8 @@ export function page(body) {
   }
 
   function tell() {
+    const left = feed.anomalies.filter(isSnoozed).length;
+    snoozes.textContent = left ? `${count(left)} of snoozed users or merchants are left out.` : '';
     note.textContent = list.children.length ? '' : feed.anomalies.length ? 'None of the latest anomalies fits.' : 'No anomaly yet: the first model is trained once 1,000 payments are logged.';
   }
 
@@ -137,12 +140,13 @@ export function page(body) {
     h('section', { class: 'card' }, h('div', { class: 'head' }, h('h2', null, 'Anomalies by severity'), legend(alerts)), severity.element),
     h('section', { class: 'card' },
       h('div', { class: 'head' }, h('h2', null, 'Newest anomalies'), h('div', { class: 'tools' }, chips, filter, pause)),
-      note, list));
+      note, list, snoozes));
   fill();
   draw();
 
   const deaf = hear((what, value) => {
     if (what === 'second') draw();
+    if (what === 'snoozes' && !paused) fill();
     if (what !== 'anomaly') return;
     if (paused) {
       waiting += 1;

@@ -65,8 +65,9 @@ export async function page(body) {
   const instances = h('div', { id: 'instances' });
   const state = h('div', { id: 'state' });
   const letters = h('div', { id: 'letters' });
+  const tiers = h('div', { id: 'tiers' });
   body.append(h('h1', null, 'Topology'), tiles, card('The graph', graph), card('Partitions', tasks),
-    h('div', { class: 'two' }, card('Instances', instances), card('State on this instance', state)), card('Dead letters', letters));
+    h('div', { class: 'two' }, card('Instances', instances), card('State on this instance', state)), card('Tiers', tiers), card('Dead letters', letters));
 
   async function round() {
     let topology;
@@ -113,6 +114,12 @@ export async function page(body) {
     })));
     instances.replaceChildren(table('Instances', ['Instance', 'Address', '#Tasks', ''], topology.instances.map((one) => [
       h('code', null, one.instance), one.endpoint ?? 'not known', count(one.tasks), one.reachable ? pillOf('good', 'reachable') : pillOf('high', one.why ?? 'not reachable')])));
+    await shown(tiers, async () => {
+      const { tiers: found } = await get('/v1/health');
+      return table('Tiers', ['Tier', '', '#Behind', 'Trouble'], found.map((one) => [
+        one.tier, one.up ? pillOf('good', 'up') : pillOf('high', 'down'), `${count(one.lag_records)} records`, one.trouble ?? '–']),
+      'None: this instance copies nothing to Redis or Postgres.');
+    });
     await shown(state, async () => {
       const { partitions } = await get('/v1/state');
       return table('State on this instance', ['Store', '#Partition', 'Role', '#Users', '#Size', '#Age'], partitions.map((one) => [

@@ -2,7 +2,7 @@
 
 import { Problem, amount, ask, card, confirm, get, h, missing, number, pill, say, table, time, userLink, verdictLink } from './kit.js';
 import { columns, dial, histogram, signedBars } from './charts.js';
-import { feed } from './feed.js';
+import { askSnoozes, feed } from './feed.js';
 
 const HOUR_MS = 3_600_000;
 const NAMES = {
@@ -53,13 +53,15 @@ async function decide(verdict, what) {
   const words = { fraud: 'It was fraud', legitimate: 'It was legitimate', snooze: 'Snooze this user' };
   const answer = await confirm({
     title: words[what], action: words[what],
-    text: what === 'snooze' ? 'No notifications about this user for a day. Verdicts go on.' : 'This becomes a label: models are judged by it.',
+    text: what === 'snooze' ? 'No notifications about this user for a day, and none of its anomalies in the list. Verdicts go on.' : 'This becomes a label: models are judged by it.',
     field: { label: 'Reason', placeholder: 'What you know', required: true },
   });
   if (!answer) return;
   try {
-    if (what === 'snooze') await ask('POST', '/v1/snoozes', { user_id: verdict.user_id, reason: answer.text, hours: 24 });
-    else await ask('POST', '/v1/labels', { verdict_id: verdict.id, label: what, by: `dashboard: ${answer.text}` });
+    if (what === 'snooze') {
+      await ask('POST', '/v1/snoozes', { user_id: verdict.user_id, reason: answer.text, hours: 24 });
+      await askSnoozes();
+    } else await ask('POST', '/v1/labels', { verdict_id: verdict.id, label: what, by: `dashboard: ${answer.text}` });
     say(what === 'snooze' ? 'Snoozed for a day.' : `Labelled as ${what}.`, 'good');
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;

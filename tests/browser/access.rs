@@ -1,9 +1,12 @@
 //! For everybody: no serious fault that axe finds, keys, small screens, both colours.
 
+use std::process::Command;
+
 use serde_json::Value;
 
-use crate::common::until;
-use crate::stage::Page;
+use crate::common::{skip, until};
+use crate::driver::Browser;
+use crate::stage::{Page, started};
 
 const AXE: &str = include_str!("vendor/axe.min.js");
 const SHOWN: &str = "#anomalies [data-id]";
@@ -121,4 +124,41 @@ fn the_readmes_picture() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/dashboard.png"), picture).expect("written");
     }
+}
+
+/// A token of these scopes, and what the settings know of it.
+fn token(scopes: &str) -> (String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mangrove"));
+    let made = command.args(["token", "new", "--json", "--scopes", scopes, "analyst"]).output().expect("it runs");
+    let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
+    let text = |name: &str| made[name].as_str().unwrap_or_else(|| panic!("no {name}: {made}")).to_owned();
+    (text("token"), text("entry"))
+}
+
+#[test]
+fn a_token_opens_the_page_and_no_more_than_its_scopes() {
+    let Ok(driver) = std::env::var("MANGROVE_TEST_WEBDRIVER") else {
+        return skip("a_token_opens_the_page_and_no_more_than_its_scopes", "MANGROVE_TEST_WEBDRIVER is not set");
+    };
+    let (token, setting) = token("query");
+    let (_service, address) = started("signed", &[("API_TOKENS", &setting)]);
+    let browser = Browser::open(&driver, 1280, 900);
+    browser.go(&format!("http://{address}/#/topology"));
+    until("it asks for a token", || browser.text("dialog[open] #sign-title"));
+    browser.fill("#token", "not-the-token");
+    browser.click("dialog[open] button.primary");
+    until("a wrong one is refused", || browser.text("dialog[open] .bad").filter(|text| text.contains("not known")));
+    browser.run("document.getElementById('token').value = ''");
+    browser.fill("#token", &token);
+    browser.click("dialog[open] button.primary");
+    until("the page is there", || (!browser.all("#tasks tbody tr", "1").is_empty()).then_some(()));
+    assert_eq!(browser.run("return document.cookie"), "", "no script can read it");
+    // It may look and not do.
+    browser.go(&format!("http://{address}/#/models"));
+    until("the models", || browser.text("#train"));
+    browser.click("#train");
+    until("it is refused", || {
+        let texts = browser.all(".toast, .bad, .missing", "element.textContent");
+        texts.iter().any(|text| text.contains("scope")).then_some(())
+    });
 }

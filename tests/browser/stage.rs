@@ -22,21 +22,7 @@ struct Demo {
 fn demo() -> &'static Demo {
     static DEMO: OnceLock<Demo> = OnceLock::new();
     DEMO.get_or_init(|| {
-        let folder = folder("demo");
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mangrove"));
-        command.args(["demo", "--rate", RATE, "--dir"]).arg(folder.join("data")).current_dir(&folder);
-        let settings = [
-            ("HTTP_ADDR", "127.0.0.1:0"),
-            ("LOG_FORMAT", "json"),
-            ("WORKERS", "1"),
-            ("TOPIC_PARTITIONS", "4"),
-            ("MEMORY_LIMIT", "512MiB"),
-        ];
-        command.envs(settings);
-        let mut service = Service::spawn(&mut command, folder.join("log"));
-        let address = service.address();
+        let (mut service, address) = started("demo", &[]);
         until("the first model", || {
             let (status, body) = service.get("/v1/models");
             let models: Value = serde_json::from_str(&body).ok()?;
@@ -44,6 +30,27 @@ fn demo() -> &'static Demo {
         });
         Demo { service: Mutex::new(service), address }
     })
+}
+
+/// A demo in a folder of that name, from nothing; where it serves.
+pub fn started(name: &str, more: &[(&str, &str)]) -> (Service, String) {
+    let folder = folder(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mangrove"));
+    command.args(["demo", "--rate", RATE, "--dir"]).arg(folder.join("data")).current_dir(&folder);
+    let settings = [
+        ("HTTP_ADDR", "127.0.0.1:0"),
+        ("LOG_FORMAT", "json"),
+        ("WORKERS", "1"),
+        ("TOPIC_PARTITIONS", "4"),
+        ("MEMORY_LIMIT", "512MiB"),
+        ("REDIS_URL", ""),
+    ];
+    command.envs(settings).envs(more.iter().copied());
+    let mut service = Service::spawn(&mut command, folder.join("log"));
+    let address = service.address();
+    (service, address)
 }
 
 /// A place in the build's folder.
@@ -84,11 +91,6 @@ impl Page {
         let (status, body) = self.service.get(path);
         assert_eq!(status, 200, "{path}: {body}");
         serde_json::from_str(&body).expect("JSON")
-    }
-
-    /// True where this version has a route at the path: what the page says is held against that.
-    pub fn has(&mut self, path: &str) -> bool {
-        !self.service.get(path).1.contains("/problems/no-such-route")
     }
 
     /// Waits for an element, and gives its text.

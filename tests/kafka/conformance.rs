@@ -145,7 +145,8 @@ impl Harness for Kafka {
         while broker.describe(&[topic]) != Ok(vec![None]) {
             assert!(self.keep_waiting(), "the topic is still there");
         }
-        let topic = NewTopic::new(name, partitions as i32, TopicReplication::Fixed(-1));
+        // Its records are of long ago: by the broker's default they would expire at once.
+        let topic = NewTopic::new(name, partitions as i32, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
         run(self.admin().create_topics([&topic], &AdminOptions::new())).expect("created")[0].as_ref().expect("created");
     }
 

@@ -52,6 +52,9 @@ fn take_lines(address: &str, payments: &[String]) -> Vec<String> {
         let missing: Vec<usize> = (0..ids.len()).filter(|at| ids[*at].is_none()).collect();
         let body: Vec<&str> = missing.iter().map(|at| payments[*at].as_str()).collect();
         let (status, _, answer) = post(address, "/v1/transactions", "application/x-ndjson", &body.join("\n"))?;
+        if [429, 503].contains(&status) {
+            return None;
+        }
         assert_eq!(status, 200, "{answer}");
         for line in answer.lines() {
             let told: Value = serde_json::from_str(line).expect("JSON");
