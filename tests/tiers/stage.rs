@@ -77,7 +77,7 @@ fn settings(
         ("WORKERS", "1".to_owned()),
         ("MEMORY_LIMIT", "512MiB".to_owned()),
         ("TOPIC_PARTITIONS", PARTITIONS.to_string()),
-        ("ROLES", "stream,projection".to_owned()),
+        ("ROLES", "stream,projection,api".to_owned()),
         ("REDIS_URL", url(redis)),
         ("DATABASE_URL", url(postgres)),
     ];
