@@ -23,6 +23,7 @@ mod offsets;
 mod orders;
 mod partitioning;
 mod queries;
+mod readme;
 mod redrive;
 mod sparkov;
 mod stopping;
