@@ -25,5 +25,6 @@ for ((round = 1; round <= rounds; round++)); do
   awk -v n="$(grep -c '"status":202' "$work/answer")" -v t="$(echo "$(date +%s.%N) - $began" | bc)" \
     'BEGIN { printf "{\"bench\":\"lines\",\"accepted\":%d,\"seconds\":%.2f,\"per_second\":%.0f}\n", n, t, n / t }'
   wrk -t1 -c"${CONNECTIONS:-256}" -d10s -s "$here/payment.lua" "http://$address" | grep '^{'
-  kill "$server" && wait "$server" || true
+  kill "$server" 2>/dev/null || true
+  wait "$server" || true
 done

@@ -1,6 +1,6 @@
 //! W3C trace context: what a payment's record says of the trace it belongs to goes on to its verdict and anomaly.
 //!
-//! Headers `traceparent` and `tracestate` (https://www.w3.org/TR/trace-context/), passed on as they came, so a replay gives the same
+//! Headers `traceparent` and `tracestate` (<https://www.w3.org/TR/trace-context/>), passed on as they came, so a replay gives the same
 //! bytes. One that is not well formed is not passed on, and takes the state with it, as the specification asks. A dead letter keeps all
 //! headers anyway. Costs nothing where a record has no headers.
 
