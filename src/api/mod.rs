@@ -39,7 +39,7 @@ mod patience;
 mod payments;
 mod probes;
 mod problem;
-pub(crate) mod profile;
+mod profile;
 mod rates;
 mod recent;
 mod reply;

@@ -25,7 +25,7 @@ use super::profile::rfc3339;
 use super::reply::Reply;
 use super::routes::{self, Call, Coming};
 use crate::config::Scope;
-use crate::instance::secret;
+use crate::random::secret;
 
 /// The longest that a session lasts.
 const KEPT: Duration = Duration::from_secs(12 * 3_600);

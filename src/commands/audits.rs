@@ -54,7 +54,7 @@ fn audit<B: Broker>(settings: &Settings, blueprint: &Blueprint, broker: Arc<B>) 
 
 /// How users are named.
 pub(super) fn naming(show_users: bool) -> Naming {
-    if show_users { Naming::Id } else { Naming::Hash(instance::secret()) }
+    if show_users { Naming::Id } else { Naming::Hash(crate::random::secret()) }
 }
 
 /// The partitions asked for, or all.

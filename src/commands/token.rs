@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Failure, Output};
 use crate::config::token_entry;
-use crate::instance::secret;
+use crate::random::secret;
 
 const EXAMPLES: &str = "\
 Examples:

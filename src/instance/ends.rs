@@ -10,9 +10,9 @@ use topology::record::TopicPartition;
 use topology::status::Tasks;
 use tracing::{debug, warn};
 
-use super::workers::Stop;
 use crate::api::Health;
 use crate::clock::{monotonic, since};
+use crate::stop::Stop;
 
 /// Between two rounds.
 const ROUND: Duration = Duration::from_secs(1);

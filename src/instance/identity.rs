@@ -47,7 +47,7 @@ impl Identity {
         let name = match std::fs::read_to_string(&path) {
             Ok(name) if name.len() == 12 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) => name,
             _ => {
-                let name = format!("{:012x}", super::workers::random_number() >> 16);
+                let name = format!("{:012x}", crate::random::number() >> 16);
                 // Whole or not at all: half a name after a crash would be another instance.
                 let fresh = folder.join("instance-id.new");
                 let write = || {

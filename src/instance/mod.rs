@@ -62,8 +62,9 @@ pub use notify::{sender as notification_sender, targets as notification_targets,
 pub use parts::{application, load_model, save_model, scoring_params, topic_names};
 pub use restore_view::RestoreView;
 pub use topics::{Creation, Found, TOMBSTONE_RETENTION_MS, check_partitions, ensure};
-pub use workers::{Stop, Workers};
-pub(crate) use workers::{random_number, secret};
+pub use workers::Workers;
+
+pub use crate::stop::Stop;
 
 /// The end of the announcements may take this long: it is a hint for the others.
 const GOODBYE: Duration = Duration::from_millis(1000);
@@ -281,7 +282,7 @@ impl Instance {
             dead_letters: self.shared.dead_letters.clone(),
             clock: Arc::new(RealClock),
             started_at_ms: self.started_at_ms,
-            log_key: settings.user_hash_key.as_deref().map_or_else(workers::secret, |key| Sha256::digest(key).into()),
+            log_key: settings.user_hash_key.as_deref().map_or_else(crate::random::secret, |key| Sha256::digest(key).into()),
         }
     }
 

@@ -17,9 +17,10 @@ use topology::worker::{Parts, Worker, WorkerConfig};
 use tracing::{error, warn};
 
 use super::gate::Gate;
-use super::workers::{Stop, monotonic_ms, run};
+use super::workers::{monotonic_ms, run};
 use crate::api::Health;
 use crate::clock::{monotonic, since};
+use crate::stop::Stop;
 
 /// The first wait before a replacement; each further one within the window doubles it.
 const BACKOFF: Duration = Duration::from_millis(100);

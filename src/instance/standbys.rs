@@ -11,8 +11,8 @@ use topology::topology::TaskId;
 use topology::worker::Parts;
 use tracing::warn;
 
-use super::workers::Stop;
 use crate::clock::{monotonic, since};
+use crate::stop::Stop;
 
 /// How long a round waits for changelog records.
 const WAIT: Duration = Duration::from_millis(50);

@@ -1,6 +1,5 @@
 //! Worker threads: one group member each, stepped until told to stop, and a watchdog over them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use super::slot::Slot;
 use super::topics::TOMBSTONE_RETENTION_MS;
 use crate::api::Health;
 use crate::clock::{monotonic, since};
+use crate::stop::Stop;
 
 /// The longest a worker waits for records before it looks at the stop flag.
 const STEP_WAIT: Duration = Duration::from_millis(100);
@@ -36,23 +36,6 @@ const COMMIT_IDLE_MS: u64 = 10;
 /// small, at this many bytes each (decoded, encoded and in the client's queue).
 const MAX_CHANGED: usize = 50_000;
 const CHANGED_BYTES: usize = 1 << 10;
-
-/// A flag that tells everything to end. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    /// Raises it.
-    pub fn raise(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-
-    /// True once it was raised.
-    #[must_use]
-    pub fn raised(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-}
 
 /// How many workers, and how they work.
 #[derive(Clone, Debug)]
@@ -106,24 +89,9 @@ impl Plan {
             tombstone_retention_ms: TOMBSTONE_RETENTION_MS,
             dead_letter_max_bytes: self.dead_letter_max_bytes,
             // Private to this process: nobody can choose keys that collide.
-            hash_seed: random_number(),
+            hash_seed: crate::random::number(),
         }
     }
-}
-
-/// A number that nobody can foresee: identities and hash seeds are made of it.
-#[expect(clippy::disallowed_methods, reason = "must be unknown to others, and decides nothing that is replayed")]
-pub(crate) fn random_number() -> u64 {
-    rand::random()
-}
-
-/// A secret of this process.
-pub(crate) fn secret() -> [u8; 32] {
-    let mut secret = [0; 32];
-    for chunk in secret.chunks_exact_mut(8) {
-        chunk.copy_from_slice(&random_number().to_le_bytes());
-    }
-    secret
 }
 
 /// Running worker threads.

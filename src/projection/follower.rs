@@ -23,7 +23,8 @@ use super::place::{Place, Remark, choose};
 use super::sink::{Sink, Stretch};
 use super::status::{Lag, TierState};
 use crate::clock::{monotonic, now_ms, since};
-use crate::instance::{Stop, random_number};
+use crate::random;
+use crate::stop::Stop;
 
 /// How a follower works.
 #[derive(Clone, Debug)]
@@ -334,7 +335,7 @@ impl<B: Broker, S: Sink> Follower<B, S> {
         let rest = least.saturating_mul(1 << self.failed.min(16)).min(most);
         self.failed += 1;
         // From half of it to all of it.
-        let jitter = 0.5 + (random_number() % 1_000) as f64 / 2_000.0;
+        let jitter = 0.5 + (random::number() % 1_000) as f64 / 2_000.0;
         self.retry_at = monotonic() + rest.mul_f64(jitter);
         let placed: Vec<TopicPartition> = self.places.iter().filter(|(_, place)| place.is_some()).map(|(of, _)| *of).collect();
         for place in self.places.values_mut() {

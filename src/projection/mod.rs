@@ -35,8 +35,8 @@ use tracing::warn;
 
 use crate::clock::{monotonic, since};
 use crate::config::{Role, Settings};
-use crate::instance::Stop;
 use crate::scoring::ScoringParams;
+use crate::stop::Stop;
 use crate::tiers::{Cold, ColdOptions, Unreachable, WRITE_TIMEOUT, Warm, WarmOptions, Writer};
 
 use follower::Follower;
@@ -65,7 +65,7 @@ impl Projection {
     ) -> Result<Self, Unreachable> {
         let application = topology.application();
         let sources = Sources::of(topology, &settings.verdicts_topic, &settings.labels_topic);
-        let currency = crate::api::profile::currency(params);
+        let currency = crate::portrait::currency(params);
         let mut running = Self::none();
         if !settings.roles.plays(Role::Projection) {
             return Ok(running);

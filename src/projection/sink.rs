@@ -9,6 +9,7 @@ use topology::record::{Batch as Records, Record, TopicId};
 use topology::topology::Topology;
 
 use super::place::Place;
+use crate::portrait::Portrait;
 use crate::scoring::UserProfile;
 use crate::tiers::{LabelRow, Part, VerdictRow, Warm, Writer};
 
@@ -150,7 +151,7 @@ fn frame<'b>(topic: &'b str, stretch: &Stretch<'_>, partition: u32) -> Batch<'b>
 fn json(user: &str, value: &[u8], currency: Option<&String>) -> Option<String> {
     let (_, profile) = decode_kept::<UserProfile>(value).ok()?;
     let profile: &Profile = &profile.0;
-    Some(crate::api::profile::json(user, profile, currency))
+    Some(Portrait::of(user, profile, currency.cloned()).json())
 }
 
 /// Redis.
