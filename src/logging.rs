@@ -10,8 +10,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, Settings};
 
-/// Whatever `LOG` asks for: Postgres' client logs each statement's parameters at level debug, which are users and payments.
-const QUIET: [&str; 2] = ["tokio_postgres=warn", "tokio_postgres::query=warn"];
+/// Whatever `LOG` asks for: Postgres' client logs each statement's parameters at level debug, which are users and payments; the scheduler
+/// says at info that it was made.
+const QUIET: [&str; 3] = ["tokio_postgres=warn", "tokio_postgres::query=warn", "tokio_cron_scheduler=warn"];
 
 /// Starts logging for the whole process. Has no effect where logging was started before (a test's subscriber).
 pub fn start(settings: &Settings) {

@@ -43,6 +43,8 @@ impl Args {
                 ("EMBEDDED_DIR", inside("broker")),
                 ("MODEL_PATH", inside("current.forest")),
                 ("MODEL_STORE", inside("models")),
+                // No warning of a Redis that nobody has here.
+                ("REDIS_URL", String::new()),
             ],
         }
     }
