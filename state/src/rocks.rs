@@ -19,6 +19,7 @@
 
 mod apply;
 mod damage;
+mod flushing;
 mod inspect;
 mod options;
 
@@ -34,6 +35,7 @@ use rocksdb::{
 };
 
 use damage::{refused, refused_file};
+use flushing::Flushing;
 pub use inspect::{keys, positions};
 pub use options::RocksOptions;
 use options::Tuning;
@@ -58,6 +60,7 @@ pub struct RocksBackend {
     partitions: Mutex<BTreeSet<StorePartition>>,
     /// Numbers the files of `load`.
     next_file: AtomicU64,
+    flushing: Flushing,
     /// What opening it dropped.
     dropped: Vec<StorePartition>,
 }
@@ -98,10 +101,12 @@ impl RocksBackend {
             poison: OnceLock::new(),
             partitions: Mutex::new(names.iter().filter_map(|name| parse(name)).collect()),
             next_file: AtomicU64::new(0),
+            flushing: Flushing::default(),
             dropped: Vec::new(),
         };
         backend.dropped = backend.drop_damaged()?;
         backend.forget_orphans()?;
+        backend.plan_flush();
         Ok(backend)
     }
 
@@ -250,7 +255,9 @@ impl Backend for RocksBackend {
             self.put_changes(&part, &mut batch)?;
             self.put_positions(&part, &mut batch);
         }
-        self.db.write(batch).map_err(|error| self.failed(&error))
+        self.db.write(batch).map_err(|error| self.failed(&error))?;
+        self.flush_when_due(set.bytes() as u64);
+        Ok(())
     }
 
     fn load(&self, set: &WriteSet) -> Result<()> {

@@ -47,13 +47,15 @@ impl Tuning {
 
     /// Of the whole database.
     pub(super) fn database(&self) -> Options {
-        let mut options = Options::default();
+        // Space laid out ahead of the log, a memtable's worth, would be most of what a small state takes.
+        let plain = Options::default().get_options_from_string("allow_fallocate=false");
+        let mut options = plain.expect("invariant: a setting that RocksDB has");
         options.create_if_missing(true);
         options.set_max_background_jobs(i32::from(self.jobs.max(1)));
         options.set_write_buffer_manager(&self.memtables);
         // The hash memtable can't be written concurrently, and this is a setting of the database.
         options.set_allow_concurrent_memtable_write(false);
-        // A partition without traffic must not hold the log for ever; reopening needs this much free disk again.
+        // A partition without traffic must not hold the log for ever; reopening needs this much free disk again. `flushing` is sooner.
         options.set_max_total_wal_size(2 * self.memtable_bytes as u64);
         // Stop at the first damaged record, and refuse to open if files are newer than what the log still has.
         options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
@@ -78,6 +80,8 @@ impl Tuning {
     pub(super) fn partition(&self) -> Options {
         let mut options = self.file();
         options.set_bottommost_compression_type(DBCompressionType::Lz4);
+        // One less than its default: what is not merged yet is a share of the data (see `flushing`).
+        options.set_level_zero_file_num_compaction_trigger(3);
         options.set_write_buffer_size((self.memtable_bytes / 2).clamp(1 << 20, 64 << 20));
         options.set_max_write_buffer_number(4);
         options.set_prefix_extractor(SliceTransform::create_fixed_prefix(HASH_BYTES));
