@@ -97,6 +97,8 @@ pub struct Doors {
     pub requests_per_second: u32,
     /// Without it, plain HTTP.
     pub tls: Option<Tls>,
+    /// The instance does not play the role `api`: besides probes and metrics it answers other instances only.
+    pub peers_only: bool,
 }
 
 /// What the interface shows of an instance: shared parts of it, made once by whoever puts the instance together.

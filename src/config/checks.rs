@@ -7,7 +7,7 @@ use super::fault::Fault;
 use super::parse::TOPIC_NAME_MAX;
 use super::source::Origin;
 use super::table::Settings;
-use super::values::{BrokerKind, InputPartitioning, ProcessingGuarantee, Role};
+use super::values::{BrokerKind, InputPartitioning, ProcessingGuarantee};
 use crate::notify::targets::Targets;
 
 /// The longest ending that we put behind `APPLICATION_ID` for a topic of our own (`-profiles-changelog` and the like).
@@ -71,7 +71,7 @@ fn origin(settings: &Settings, variable: &str) -> Origin {
 /// A profile is personal data: nothing serves it to other machines without a token.
 fn check_http(settings: &Settings, faults: &mut Vec<Fault>) {
     let open = !settings.http_addr.ip().is_loopback() && settings.api_tokens.is_empty();
-    if open && settings.roles.plays(Role::Api) {
+    if open && settings.roles.is_asked() {
         faults.push(Fault::of_value(
             "HTTP_ADDR",
             origin(settings, "HTTP_ADDR"),
@@ -100,7 +100,7 @@ fn check_tls(settings: &Settings, faults: &mut Vec<Fault>) {
 /// Other instances pass queries on to the address that this one announces. The embedded broker has one instance.
 fn check_advertised(settings: &Settings, faults: &mut Vec<Fault>) {
     let nowhere = settings.http_addr.ip().is_unspecified() && settings.http_advertised_addr.is_none();
-    if nowhere && settings.roles.plays(Role::Api) && settings.broker == BrokerKind::Kafka {
+    if nowhere && settings.roles.is_asked() && settings.broker == BrokerKind::Kafka {
         faults.push(Fault::of_value(
             "HTTP_ADVERTISED_ADDR",
             origin(settings, "HTTP_ADVERTISED_ADDR"),

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use state::backend::Backend;
+use state::memory::MemoryBackend;
 use state::rocks::RocksOptions;
 use topology::broker::Broker;
 use topology::clock::Clock;
@@ -161,8 +162,9 @@ pub struct Instance {
     workers: Workers,
     herald: Herald,
     /// Where HTTP is served.
-    ingest: Option<Ingest>,
-    copying: standbys::Copying,
+    ingest: Ingest,
+    /// None without the role `stream`.
+    copying: Option<standbys::Copying>,
     leave_for_good: bool,
     _identity: Identity,
 }
@@ -183,7 +185,10 @@ impl Instance {
         let creation = Creation { allowed: settings.create_topics, partitions: settings.topic_partitions };
         let Some(found) = ensure(broker, &topology, creation, &|| stop.raised())? else { return Ok(None) };
         let Found { partitions, dead_letter_max_bytes } = found;
-        keep_for(&identity.folder, topology.application(), &identity.folder.join("rocksdb"))?;
+        let streams = settings.roles.plays(Role::Stream);
+        if streams {
+            keep_for(&identity.folder, topology.application(), &identity.folder.join("rocksdb"))?;
+        }
         let budget = budget(settings)?;
         let tiers = Tiers::open(settings, topology.application())?;
         let metrics: Arc<Metrics> = Arc::default();
@@ -193,9 +198,15 @@ impl Instance {
         let stores = RocksOptions { memory_bytes: budget.state, partitions: lead_partitions as usize, ..RocksOptions::default() };
         // Before any worker: a restart goes on with the active model, not with none.
         let models = || models::start(settings, broker, &topology, &model, &identity.name, stop);
-        let Some((backend, registry)) = side_by_side(&identity.folder, stores, &metrics, stop, models)? else { return Ok(None) };
+        let opened = if streams {
+            side_by_side(&identity.folder, stores, &metrics, stop, models)?
+        } else {
+            // Nothing is ever written there: other instances have the state.
+            models()?.map(|registry| (Arc::new(MemoryBackend::new()) as Arc<dyn Backend>, registry))
+        };
+        let Some((backend, registry)) = opened else { return Ok(None) };
         let clock = Arc::new(RealClock);
-        let health = Arc::new(crate::api::Health::new(settings.workers as usize, clock.monotonic_us() / 1000, settings.stall_ms));
+        let health = Arc::new(crate::api::Health::new(plan.count, clock.monotonic_us() / 1000, settings.stall_ms));
         let parts = Parts {
             topology: Arc::clone(&topology),
             partitions: partitions.clone(),
@@ -206,15 +217,16 @@ impl Instance {
         };
         let tasks = Arc::clone(&parts.tasks);
         let herald = Herald::start(broker, introduction(&plan, &topology, settings), &tasks, &parts.clock);
-        let wanted = herald.copies_to_keep(Standbys::<B>::candidates(&parts), settings.standby_replicas as usize);
-        let copying = standbys::Copying::start(broker, &parts, standby(&plan, settings), wanted);
+        let copying = streams.then(|| {
+            let wanted = herald.copies_to_keep(Standbys::<B>::candidates(&parts), settings.standby_replicas as usize);
+            standbys::Copying::start(broker, &parts, standby(&plan, settings), wanted)
+        });
         let workers = Workers::start(broker, &parts, &plan, &herald.predecessors(), &health);
         let training = training::start(settings, broker, &topology, &tasks, &registry, &params, stop)?;
         let notes::Notes { labels, snoozes } = notes::start(settings, broker, &topology, &params, stop);
         let orders = Orders::new(broker, &topology);
         let notifying = notify::start(settings, broker, &topology, &identity.name, &snoozes)?;
-        let serves = settings.roles.plays(Role::Api);
-        let ingest = serves.then(|| ingestion::start(settings, broker, &topology, &partitions, &params, herald.directory()));
+        let ingest = ingestion::start(settings, broker, &topology, &partitions, &params, herald.directory());
         let projecting = Arc::default();
         let projection = Projection::start(settings, broker, &topology, &params, &identity.name, &projecting)?;
         let name = identity.name.clone();
@@ -251,7 +263,7 @@ impl Instance {
         }))
     }
 
-    /// What the HTTP interface shows of this instance, which plays the role `api`.
+    /// What the HTTP interface shows of this instance.
     #[must_use]
     pub fn api(&self, settings: &Settings) -> crate::api::Api {
         crate::api::Api {
@@ -274,7 +286,7 @@ impl Instance {
             projection: Arc::clone(&self.projecting),
             params: self.params.clone(),
             load: Arc::clone(&self.load),
-            ingest: self.ingest.clone().expect("invariant: the instance plays the role api"),
+            ingest: self.ingest.clone(),
             directory: self.directory(),
             session_ms: session_ms(settings),
             health: Arc::clone(&self.health),
@@ -303,6 +315,17 @@ impl Instance {
         self.topology.subs().last().expect("invariant: a topology has a sub-topology").lead()
     }
 
+    /// Without workers the start is over once the other instances are known: an announcement of its own was read back, and so all before
+    /// it. Call it now and then.
+    pub fn look_around(&self) {
+        if self.workers.is_empty() && !self.health.is_started() {
+            let directory = self.directory();
+            if directory.members().iter().any(|peer| peer.instance == self.name) {
+                self.health.started();
+            }
+        }
+    }
+
     /// Why a worker stopped for good, if one did.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
@@ -326,7 +349,9 @@ impl Instance {
         if let Some(notifying) = self.notifying {
             notifying.wait(GOODBYE);
         }
-        self.copying.stop(GOODBYE);
+        if let Some(copying) = self.copying {
+            copying.stop(GOODBYE);
+        }
         self.herald.stop(self.leave_for_good && stopped.is_ok(), GOODBYE);
         self.projection.wait(within.saturating_sub(crate::clock::since(began)));
         self.ends.wait(within.saturating_sub(crate::clock::since(began)));
@@ -433,7 +458,7 @@ fn plan(
     workers::Plan {
         application: topology.application().to_owned(),
         instance: name.to_owned(),
-        count: settings.workers as usize,
+        count: settings.worker_count() as usize,
         exactly_once: settings.processing_guarantee == ProcessingGuarantee::ExactlyOnce,
         commit_interval_ms: settings.commit_interval_ms,
         transaction_timeout_ms: settings.transaction_timeout_ms,

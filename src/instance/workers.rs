@@ -134,6 +134,11 @@ impl Workers {
         Self { threads, failure, stop }
     }
 
+    /// True where there are none: the instance does not stream.
+    pub(super) fn is_empty(&self) -> bool {
+        self.threads.is_empty()
+    }
+
     pub(super) fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

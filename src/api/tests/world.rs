@@ -365,7 +365,7 @@ impl World {
             projection: Arc::default(),
             log_key: [7; 32],
         };
-        let (runtime, address, stop, server) = served(api, Doors { tokens, requests_per_second, tls });
+        let (runtime, address, stop, server) = served(api, Doors { tokens, requests_per_second, tls, peers_only: false });
         Self {
             address,
             health,
