@@ -62,6 +62,7 @@ mod tests;
 use std::sync::{Arc, OnceLock};
 
 use state::backend::Backend;
+use state::tiered::Tiered;
 use topology::clock::Clock;
 use topology::metrics::Metrics;
 use topology::status::Tasks;
@@ -135,6 +136,8 @@ pub struct Api {
     pub notifications: Option<Notifications>,
     /// Profiles and history outside of this machine, where there are any.
     pub tiers: Tiers,
+    /// The store where profiles leave this machine (`STATE_TTL`); none where they all stay.
+    pub tiered: Option<Arc<Tiered>>,
     /// How far the tiers are behind.
     pub projection: Arc<projection::Status>,
     /// How the stream scores.

@@ -15,6 +15,7 @@ const OWN_TOPIC_ENDING_MAX: usize = 32;
 
 pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     check_http(settings, faults);
+    check_eviction(settings, faults);
     check_tls(settings, faults);
     check_advertised(settings, faults);
     check_times(settings, faults);
@@ -61,6 +62,22 @@ fn check_guarantee(settings: &Settings, faults: &mut Vec<Fault>) {
             "needs PROCESSING_GUARANTEE=exactly_once: a crash would count payments twice on their way through the repartition topic",
             "murmur2, or exactly_once",
         ));
+    }
+}
+
+/// What leaves this machine must be kept somewhere, byte for byte.
+fn check_eviction(settings: &Settings, faults: &mut Vec<Fault>) {
+    let mut fault = |problem: &str, expected: &str| {
+        let value = settings.state_ttl_s.to_string();
+        faults.push(Fault::of_value("STATE_TTL", origin(settings, "STATE_TTL"), &value, problem, expected));
+    };
+    if settings.state_ttl_s > 0 && settings.database_url.is_none() {
+        fault("lets profiles leave this machine, and no DATABASE_URL is set to keep them", "0, or DATABASE_URL");
+    }
+    if settings.state_ttl_s > 0 && settings.processing_guarantee == ProcessingGuarantee::AtLeastOnce {
+        let problem =
+            "needs PROCESSING_GUARANTEE=exactly_once: nothing keeps a zombie's late profile from the place of the evicted one";
+        fault(problem, "0, or exactly_once");
     }
 }
 

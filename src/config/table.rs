@@ -83,6 +83,9 @@ settings! {
     /// How many other instances keep a copy of each partition's state, so that one that takes over restores only what is missing. Whoever
     /// is to take over is chosen by the group: with one copy less than instances it always has one.
     STANDBY_REPLICAS => standby_replicas: u32 as Count<0, 16> = Text("0");
+    /// Seconds of a partition's event time after which the profile of a user without payments leaves this machine, once Postgres holds it;
+    /// the next payment brings it back. 0 keeps all here. Needs DATABASE_URL, exactly_once, and `projection` among some instance's ROLES.
+    STATE_TTL => state_ttl_s: u64 as Whole<0, { 10 * 366 * 24 * 3_600 }> = Text("0");
     /// Seconds after which state on disk goes that is neither of a partition this instance has nor a copy.
     STATE_CLEANUP_DELAY => state_cleanup_delay_s: u64 as Whole<1, { 30 * 24 * 3_600 }> = Text("600");
     /// The longest time between two announcements on the members topic, in milliseconds. An instance that misses three counts as gone

@@ -5,6 +5,7 @@
 //! ```
 
 mod ends;
+mod evicting;
 mod gate;
 mod identity;
 mod ingestion;
@@ -32,6 +33,7 @@ use sha2::{Digest, Sha256};
 use state::backend::Backend;
 use state::memory::MemoryBackend;
 use state::rocks::RocksOptions;
+use state::tiered::Tiered;
 use topology::broker::Broker;
 use topology::clock::Clock;
 use topology::metrics::Metrics;
@@ -138,6 +140,9 @@ pub struct Instance {
     pub snoozes: Snoozes,
     /// Profiles and history outside of this machine.
     pub tiers: Tiers,
+    /// The store where profiles leave this machine; none where they all stay.
+    pub tiered: Option<Arc<Tiered>>,
+    evicting: Option<evicting::Evicting>,
     /// What scoring depends on.
     pub params: ScoringParams,
     /// Partitions of each topic.
@@ -188,6 +193,7 @@ impl Instance {
         let streams = settings.roles.plays(Role::Stream);
         if streams {
             keep_for(&identity.folder, topology.application(), &identity.folder.join("rocksdb"))?;
+            evicting::expect(&identity.folder, settings.state_ttl_s > 0)?;
         }
         let budget = budget(settings)?;
         let tiers = Tiers::open(settings, topology.application())?;
@@ -205,6 +211,9 @@ impl Instance {
             models()?.map(|registry| (Arc::new(MemoryBackend::new()) as Arc<dyn Backend>, registry))
         };
         let Some((backend, registry)) = opened else { return Ok(None) };
+        let outside = (streams && settings.state_ttl_s > 0).then(|| evicting::Outside::new(settings, &topology, &backend));
+        let outside = outside.transpose()?;
+        let backend = outside.as_ref().map_or(backend, evicting::Outside::backend);
         let clock = Arc::new(RealClock);
         let health = Arc::new(crate::api::Health::new(plan.count, clock.monotonic_us() / 1000, settings.stall_ms));
         let parts = Parts {
@@ -222,6 +231,8 @@ impl Instance {
             standbys::Copying::start(broker, &parts, standby(&plan, settings), wanted)
         });
         let workers = Workers::start(broker, &parts, &plan, &herald.predecessors(), &health);
+        let tiered = outside.as_ref().map(|outside| Arc::clone(&outside.tiered));
+        let evicting = outside.map(|outside| evicting::Evicting::start(outside, &tasks, settings.state_ttl_s));
         let training = training::start(settings, broker, &topology, &tasks, &registry, &params, stop)?;
         let notes::Notes { labels, snoozes } = notes::start(settings, broker, &topology, &params, stop);
         let orders = Orders::new(broker, &topology);
@@ -246,6 +257,8 @@ impl Instance {
             labels,
             snoozes,
             tiers,
+            tiered,
+            evicting,
             params,
             partitions,
             backend,
@@ -283,6 +296,7 @@ impl Instance {
             snoozes: self.snoozes.clone(),
             notifications: self.notifying.as_ref().map(notify::Notifying::front),
             tiers: self.tiers.clone(),
+            tiered: self.tiered.clone(),
             projection: Arc::clone(&self.projecting),
             params: self.params.clone(),
             load: Arc::clone(&self.load),
@@ -344,6 +358,9 @@ impl Instance {
         let began = crate::clock::monotonic();
         if let Some(notifying) = &self.notifying {
             notifying.tell();
+        }
+        if let Some(evicting) = self.evicting {
+            evicting.stop(GOODBYE);
         }
         let stopped = self.workers.stop(within);
         if let Some(notifying) = self.notifying {

@@ -202,7 +202,7 @@ pub(super) fn run<B: Broker>(
         progress = worker.progress();
         health.stepped(index, monotonic_ms(), progressed);
         // With more workers than partitions some never get any.
-        if worker.is_settled() && (worker.has_tasks() || since(began) > SPARE) {
+        if (worker.is_settled() || worker.waits_for_tiers()) && (worker.has_tasks() || since(began) > SPARE) {
             health.started();
         }
         if troubled || step == Step::Backoff {

@@ -362,6 +362,7 @@ impl World {
             clock: Arc::new(clock.clone()),
             started_at_ms: NOW_MS - 5_000,
             tiers: crate::tiers::Tiers::default(),
+            tiered: None,
             projection: Arc::default(),
             log_key: [7; 32],
         };
