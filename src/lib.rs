@@ -14,6 +14,7 @@ pub mod commands;
 pub mod config;
 pub mod dashboard;
 pub mod demo;
+pub mod eviction;
 pub mod exclusive;
 pub mod failure;
 pub mod forest;

@@ -165,30 +165,31 @@ pub fn serve<B: Broker>(
         return Ok(());
     };
     let (shut, shutdown) = watch::channel(false);
-    let server = if settings.roles.plays(Role::Api) {
-        let listener = runtime.block_on(TcpListener::bind(settings.http_addr)).map_err(|why| {
-            let hint = "another program has this address: set HTTP_ADDR";
-            Failure::new(format!("cannot listen on HTTP_ADDR {}", settings.http_addr)).caused_by(why).hint(hint)
-        })?;
-        if let Ok(address) = listener.local_addr() {
-            info!(address = %address, "HTTP is served");
+    let listener = runtime.block_on(TcpListener::bind(settings.http_addr)).map_err(|why| {
+        let hint = "another program has this address: set HTTP_ADDR";
+        Failure::new(format!("cannot listen on HTTP_ADDR {}", settings.http_addr)).caused_by(why).hint(hint)
+    })?;
+    if let Ok(address) = listener.local_addr() {
+        info!(address = %address, "HTTP is served");
+        if settings.roles.is_asked() {
             instance.serves_at(settings.http_advertised_addr.as_deref().unwrap_or(&address.to_string()));
         }
-        let api = Arc::new(instance.api(settings));
-        let doors = Doors { tokens: settings.api_tokens.clone(), requests_per_second: settings.http_rate_limit, tls };
-        Some(runtime.spawn(crate::api::serve(api, listener, doors, stopped(shutdown))))
-    } else {
-        None
+    }
+    let api = Arc::new(instance.api(settings));
+    let doors = Doors {
+        tokens: settings.api_tokens.clone(),
+        requests_per_second: settings.http_rate_limit,
+        tls,
+        peers_only: !settings.roles.plays(Role::Api),
     };
+    let server = runtime.spawn(crate::api::serve(api, listener, doors, stopped(shutdown)));
     info!(instance = instance.name, application = instance.topology.application(), "instance runs");
     let outcome = attend(&instance, &broker, attendant, housekeeping, &stop);
     let ending = crate::clock::monotonic();
     let drained = instance.stop(DRAIN);
     let _ = shut.send(true);
-    if let Some(server) = server {
-        let left = END.saturating_sub(crate::clock::since(ending));
-        let _late = runtime.block_on(async { tokio::time::timeout(left, server).await });
-    }
+    let left = END.saturating_sub(crate::clock::since(ending));
+    let _late = runtime.block_on(async { tokio::time::timeout(left, server).await });
     runtime.shutdown_timeout(Duration::from_millis(500));
     outcome?;
     drained?;
@@ -220,6 +221,7 @@ fn attend<B: Broker>(
         if !attendant.tend(instance)? {
             break;
         }
+        instance.look_around();
         restores.show(&instance.tasks.all());
         if crate::clock::since(last) >= MAINTAIN {
             housekeeping(broker);

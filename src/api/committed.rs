@@ -14,7 +14,7 @@ use state::tier::Held;
 use topology::partitioner::partition_of;
 use topology::status::{Phase, TaskStatus};
 use topology::topology::TaskId;
-use tracing::error;
+use tracing::{debug, error};
 
 use super::problem::{Kind, Problem};
 use super::routes::Call;
@@ -45,8 +45,8 @@ pub(crate) struct Reading {
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct Standing {
     position: Position,
-    /// Who read it: `local` (the instance that was asked runs the partition), `owner` (another one does, and was asked), `standby`, `redis`,
-    /// `postgres`.
+    /// Who read it: `local` (the instance that was asked runs the partition), `owner` (another one does, and was asked), `standby`; or `redis`,
+    /// `postgres` where the profile had to be fetched from there.
     source: &'static str,
     /// Milliseconds since the partition's last commit or restore; of a copy, since it was last at its changelog's end;
     /// of a tier, since the profile's last change.
@@ -89,7 +89,7 @@ pub(crate) fn read(call: &Call, reading: &Reading) -> Result<Committed, Problem>
     let from = StorePartition { store: site.profiles.store.clone(), partition };
     let is_copy = reading.source == "standby";
     // Before the value, so that the value is at least as new as the position says.
-    let standing = if is_copy {
+    let mut standing = if is_copy {
         of_copy(site, &from).map_err(|why| unreadable(call, &from, &why))?
     } else {
         of_task(site, partition, &running(site, partition)?, reading.source)
@@ -102,7 +102,17 @@ pub(crate) fn read(call: &Call, reading: &Reading) -> Result<Committed, Problem>
             let detail = "the copy has no such user; only the partition's owner knows whether there is one";
             Err(Problem::new(Kind::StateUnavailable, detail).about(standing).retry_after(RETRY_BEHIND_S))
         }
-        Ok(profile) => Ok(Committed { profile, standing }),
+        Ok(found) => {
+            let (profile, from) = found.unzip();
+            // What is evicted is the value that stands here: only where it lies is another place.
+            standing.source = from.flatten().unwrap_or(standing.source);
+            Ok(Committed { profile, standing })
+        }
+        Err(BackendError::Away { what, .. }) => {
+            debug!(request = call.request, store = %from, what, "an evicted profile could not be brought back");
+            let detail = "the user was idle for long, and the tier that keeps the profile gives no answer at the moment";
+            Err(Problem::new(Kind::StateUnavailable, detail).about(standing).retry_after(RETRY_BEHIND_S))
+        }
         Err(why) => {
             if !is_copy {
                 // Taken away in the middle of the request: that has its own answer.
@@ -143,13 +153,16 @@ fn behind(partition: u32, next: u64, min: u64) -> Problem {
     Problem::new(Kind::PositionNotReached, detail).retry_after(RETRY_BEHIND_S)
 }
 
-fn value(site: &Site, from: &StorePartition, key: &[u8]) -> Result<Option<UserProfile>, BackendError> {
+/// The profile, and the tier that it had to be brought back from.
+type Valued = Option<(UserProfile, Option<&'static str>)>;
+
+fn value(site: &Site, from: &StorePartition, key: &[u8]) -> Result<Valued, BackendError> {
     let backend = &site.api.backend;
-    match backend.get(from, key)? {
-        Some(bytes) => {
+    match backend.get_from(from, key)? {
+        Some((bytes, tier)) => {
             let kept = decode_kept::<UserProfile>(&bytes);
             let (_, profile) = kept.map_err(|why| BackendError::Corrupt { partition: from.clone(), what: why.to_string() })?;
-            Ok(Some(profile))
+            Ok(Some((profile, tier)))
         }
         None if backend.positions(from)?.is_none() => Err(BackendError::Unusable(format!("{from} has no positions"))),
         None => Ok(None),

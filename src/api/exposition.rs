@@ -3,9 +3,10 @@
 //! One prefix, base units, labels from closed sets; no label is made of anything that a payment or a caller holds.
 
 use std::fmt::{Display, Write as _};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::StatusCode;
+use state::tiered::{Tiered, TieredCounts};
 use topology::metrics::{COMMIT_BUCKETS, STAGE_BUCKETS};
 use topology::record::TopicPartition;
 use topology::status::{Phase, TaskStatus};
@@ -93,6 +94,7 @@ pub(crate) fn metrics(call: &Call) -> Answer {
     engine(&mut text, site);
     of_tasks(&mut text, site);
     stores(&mut text, site);
+    eviction(&mut text, site);
     tiers(&mut text, site);
     instance(&mut text, site);
     notifications(&mut text, site);
@@ -228,6 +230,18 @@ fn stores(text: &mut Text, site: &Site) {
 }
 
 /// How far Redis and Postgres are behind, by topic and partition that this instance projects.
+/// Profiles that leave this machine and come back; all 0 where none do.
+fn eviction(text: &mut Text, site: &Site) {
+    let tiered = site.api.tiered.as_deref().map(Tiered::counts);
+    let get = |count: fn(&TieredCounts) -> &AtomicU64| tiered.map_or(0, |counts| count(counts).load(Ordering::Relaxed));
+    let evicted = get(|counts| &counts.evicted);
+    text.family("evicted_total", "counter", "Profiles that left this machine for the cold tier.").sample(&[], evicted);
+    let back = get(|counts| &counts.brought_back);
+    text.family("brought_back_total", "counter", "Evicted profiles that a tier gave back.").sample(&[], back);
+    let waiting = site.api.tasks.all().values().filter(|task| task.waits_for_tiers_since_ms.is_some()).count();
+    text.family("partitions_waiting_for_tiers", "gauge", "Partitions that wait for evicted profiles.").sample(&[], waiting);
+}
+
 fn tiers(text: &mut Text, site: &Site) {
     let tiers = site.api.projection.all();
     let now_ms = site.api.clock.now_ms();

@@ -62,6 +62,7 @@ mod tests;
 use std::sync::{Arc, OnceLock};
 
 use state::backend::Backend;
+use state::tiered::Tiered;
 use topology::clock::Clock;
 use topology::metrics::Metrics;
 use topology::status::Tasks;
@@ -97,6 +98,8 @@ pub struct Doors {
     pub requests_per_second: u32,
     /// Without it, plain HTTP.
     pub tls: Option<Tls>,
+    /// The instance does not play the role `api`: besides probes and metrics it answers other instances only.
+    pub peers_only: bool,
 }
 
 /// What the interface shows of an instance: shared parts of it, made once by whoever puts the instance together.
@@ -133,6 +136,8 @@ pub struct Api {
     pub notifications: Option<Notifications>,
     /// Profiles and history outside of this machine, where there are any.
     pub tiers: Tiers,
+    /// The store where profiles leave this machine (`STATE_TTL`); none where they all stay.
+    pub tiered: Option<Arc<Tiered>>,
     /// How far the tiers are behind.
     pub projection: Arc<projection::Status>,
     /// How the stream scores.

@@ -95,6 +95,8 @@ struct StoreShown<'s> {
 #[derive(Serialize, JsonSchema)]
 struct Stores<'s> {
     stores: Vec<StoreShown<'s>>,
+    /// What holds some of it up and is no reason to ask elsewhere; empty where nothing does.
+    waits: Vec<String>,
 }
 
 /// What `/readyz` says of itself.
@@ -122,7 +124,15 @@ pub(crate) fn readyz(call: &Call) -> Answer {
             eta_seconds,
         }));
     }
-    Ok(probe(unready(site, tasks.values()), Stores { stores }))
+    Ok(probe(unready(site, tasks.values()), Stores { stores, waits: waits(tasks.values()) }))
+}
+
+/// Another instance has the same tiers: who asks there is no better off.
+fn waits<'t>(tasks: impl Iterator<Item = &'t TaskStatus>) -> Vec<String> {
+    match tasks.filter(|task| task.waits_for_tiers_since_ms.is_some()).count() {
+        0 => Vec::new(),
+        count => vec![format!("{count} partitions wait for evicted profiles: are Redis and Postgres reachable, and up to date?")],
+    }
 }
 
 /// Why requests should go elsewhere.

@@ -81,7 +81,8 @@ kinds! {
          This keeps web pages from reaching the interface under a name of their own. Set API_TOKENS to serve others.";
     /// No such path.
     NoSuchRoute = "no-such-route", NOT_FOUND, "There is nothing at this path",
-        "Check the path for typing errors and trailing slashes.";
+        "Check the path for typing errors and trailing slashes. An instance whose ROLES lack `api` answers probes and metrics only: ask \
+         another one.";
     /// The user is unknown.
     NoSuchUser = "no-such-user", NOT_FOUND, "This user has no profile",
         "No payment of this user is committed, or the user was erased. The instance that answers holds the user's partition, and \

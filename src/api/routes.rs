@@ -260,12 +260,16 @@ pub(crate) static ROUTES: &[Route] = &[
     call("/v1/notifications/{}/resend", ADMIN, Run::Aside(notifications::resend)).says(&notifications::RESEND),
 ];
 
+/// What every instance answers to anyone, whatever its roles.
+const EVERYWHERE: [&str; 6] = ["/livez", "/readyz", "/startupz", "/problems/{}", "/metrics", "/v1/health"];
+
 /// Answers a request, whatever it is.
 pub(crate) async fn answer(site: Arc<Site>, request: Request<Incoming>, peer: IpAddr) -> Response<Content> {
     let began_us = site.api.clock.monotonic_us();
     let call = Call::new(&site, &request, peer);
     let (id, method, hop) = (call.request.clone(), call.method.clone(), call.hop);
-    let (route, answer) = match find(&call.method, request.uri().path()) {
+    let found = find(&call.method, request.uri().path());
+    let (route, answer) = match found.and_then(|found| serves(&site, found.0.path, hop).map(|()| found)) {
         Err(problem) => (NO_ROUTE, Err(problem)),
         Ok((route, name)) => {
             let name = decode(name).map(Cow::into_owned);
@@ -289,6 +293,16 @@ pub(crate) async fn answer(site: Arc<Site>, request: Request<Incoming>, peer: Ip
         response.headers_mut().insert(ANSWERED_BY, instance);
     }
     response
+}
+
+/// Whether the instance's roles have it answer this route.
+fn serves(site: &Site, route: &str, hop: bool) -> Result<(), Problem> {
+    if !site.peers_only || hop || EVERYWHERE.contains(&route) {
+        return Ok(());
+    }
+    let detail =
+        "this instance does not play the role `api`: besides probes, /metrics and /v1/health it answers other instances only";
+    Err(Problem::new(Kind::NoSuchRoute, detail))
 }
 
 /// The route of a request, with what stands for its placeholder as it came.

@@ -34,6 +34,8 @@ pub(crate) struct Profiles {
 pub(crate) struct Site {
     pub(crate) api: Arc<Api>,
     pub(crate) tokens: Vec<ApiToken>,
+    /// Besides probes and metrics only other instances are answered.
+    pub(crate) peers_only: bool,
     /// Those that tokens opened.
     pub(crate) sessions: Sessions,
     /// What each caller has left of its second.
@@ -65,6 +67,7 @@ impl Site {
         Ok(Self {
             api,
             tokens: doors.tokens,
+            peers_only: doors.peers_only,
             sessions: Sessions::default(),
             rates: Rates::new(doors.requests_per_second),
             profiles,

@@ -35,6 +35,8 @@ pub(crate) struct TaskShown<'s> {
     as_of: Option<String>,
     /// The largest record timestamp processed.
     stream_time: Option<String>,
+    /// Since when it waits for evicted profiles that no tier gives back; null where it does not.
+    waits_for_tiers_since: Option<String>,
 }
 
 /// A place in a topic.
@@ -76,6 +78,7 @@ pub(crate) fn shown<'s>(site: &'s Site, task: TaskId, status: &TaskStatus) -> Ta
         remaining: status.remaining,
         as_of: rfc3339(status.as_of_ms),
         stream_time: status.stream_time_ms.and_then(rfc3339),
+        waits_for_tiers_since: status.waits_for_tiers_since_ms.and_then(rfc3339),
     }
 }
 

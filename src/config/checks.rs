@@ -7,7 +7,7 @@ use super::fault::Fault;
 use super::parse::TOPIC_NAME_MAX;
 use super::source::Origin;
 use super::table::Settings;
-use super::values::{BrokerKind, InputPartitioning, ProcessingGuarantee, Role};
+use super::values::{BrokerKind, InputPartitioning, ProcessingGuarantee};
 use crate::notify::targets::Targets;
 
 /// The longest ending that we put behind `APPLICATION_ID` for a topic of our own (`-profiles-changelog` and the like).
@@ -15,6 +15,7 @@ const OWN_TOPIC_ENDING_MAX: usize = 32;
 
 pub(super) fn check(settings: &Settings, faults: &mut Vec<Fault>) {
     check_http(settings, faults);
+    check_eviction(settings, faults);
     check_tls(settings, faults);
     check_advertised(settings, faults);
     check_times(settings, faults);
@@ -64,6 +65,22 @@ fn check_guarantee(settings: &Settings, faults: &mut Vec<Fault>) {
     }
 }
 
+/// What leaves this machine must be kept somewhere, byte for byte.
+fn check_eviction(settings: &Settings, faults: &mut Vec<Fault>) {
+    let mut fault = |problem: &str, expected: &str| {
+        let value = settings.state_ttl_s.to_string();
+        faults.push(Fault::of_value("STATE_TTL", origin(settings, "STATE_TTL"), &value, problem, expected));
+    };
+    if settings.state_ttl_s > 0 && settings.database_url.is_none() {
+        fault("lets profiles leave this machine, and no DATABASE_URL is set to keep them", "0, or DATABASE_URL");
+    }
+    if settings.state_ttl_s > 0 && settings.processing_guarantee == ProcessingGuarantee::AtLeastOnce {
+        let problem =
+            "needs PROCESSING_GUARANTEE=exactly_once: nothing keeps a zombie's late profile from the place of the evicted one";
+        fault(problem, "0, or exactly_once");
+    }
+}
+
 fn origin(settings: &Settings, variable: &str) -> Origin {
     settings.origin(variable).cloned().unwrap_or(Origin::Default)
 }
@@ -71,7 +88,7 @@ fn origin(settings: &Settings, variable: &str) -> Origin {
 /// A profile is personal data: nothing serves it to other machines without a token.
 fn check_http(settings: &Settings, faults: &mut Vec<Fault>) {
     let open = !settings.http_addr.ip().is_loopback() && settings.api_tokens.is_empty();
-    if open && settings.roles.plays(Role::Api) {
+    if open && settings.roles.is_asked() {
         faults.push(Fault::of_value(
             "HTTP_ADDR",
             origin(settings, "HTTP_ADDR"),
@@ -100,7 +117,7 @@ fn check_tls(settings: &Settings, faults: &mut Vec<Fault>) {
 /// Other instances pass queries on to the address that this one announces. The embedded broker has one instance.
 fn check_advertised(settings: &Settings, faults: &mut Vec<Fault>) {
     let nowhere = settings.http_addr.ip().is_unspecified() && settings.http_advertised_addr.is_none();
-    if nowhere && settings.roles.plays(Role::Api) && settings.broker == BrokerKind::Kafka {
+    if nowhere && settings.roles.is_asked() && settings.broker == BrokerKind::Kafka {
         faults.push(Fault::of_value(
             "HTTP_ADVERTISED_ADDR",
             origin(settings, "HTTP_ADVERTISED_ADDR"),

@@ -50,7 +50,9 @@ settings! {
     /// folder lost. A pod's or host's name does; two running instances must not share one.
     INSTANCE_ID => instance_id: Option<String> as Optional<NamePart<1>> =
         Unset { means: "a random name, kept in STATE_DIR" };
-    /// What this instance does.
+    /// What this instance does: `stream` scores, alone has state, and is what `schedule` needs too (the daily retrain runs where
+    /// partition 0 is); `api` answers requests and takes payments, asking those who stream; `projection` writes Redis and Postgres;
+    /// `notify` sends notifications. Without `api` an instance answers probes, `/metrics`, `/v1/health` and other instances only.
     ROLES => roles: Roles as RoleList = Text("stream,api,projection,schedule,notify");
     /// How many threads score, each with a group membership and a transaction of its own.
     WORKERS => workers: u32 as Count<1, 1024> = Found { words: "the number of cores", find: machine::cores };
@@ -81,6 +83,9 @@ settings! {
     /// How many other instances keep a copy of each partition's state, so that one that takes over restores only what is missing. Whoever
     /// is to take over is chosen by the group: with one copy less than instances it always has one.
     STANDBY_REPLICAS => standby_replicas: u32 as Count<0, 16> = Text("0");
+    /// Seconds of a partition's event time after which the profile of a user without payments leaves this machine, once Postgres holds it;
+    /// the next payment brings it back. 0 keeps all here. Needs DATABASE_URL, exactly_once, and `projection` among some instance's ROLES.
+    STATE_TTL => state_ttl_s: u64 as Whole<0, { 10 * 366 * 24 * 3_600 }> = Text("0");
     /// Seconds after which state on disk goes that is neither of a partition this instance has nor a copy.
     STATE_CLEANUP_DELAY => state_cleanup_delay_s: u64 as Whole<1, { 30 * 24 * 3_600 }> = Text("600");
     /// The longest time between two announcements on the members topic, in milliseconds. An instance that misses three counts as gone
@@ -237,11 +242,16 @@ impl Settings {
         let readers = if self.roles.plays(super::Role::Projection) { tiers } else { 0 };
         super::Budget::new(
             self.memory_limit,
-            self.workers + readers,
-            self.standby_replicas > 0,
+            self.worker_count() + readers,
+            self.standby_replicas > 0 && self.worker_count() > 0,
             model,
             self.broker == BrokerKind::Embedded,
         )
+    }
+
+    /// How many threads score: none without the role `stream`.
+    pub fn worker_count(&self) -> u32 {
+        if self.roles.plays(super::Role::Stream) { self.workers } else { 0 }
     }
 
     /// Where the value of a declared variable came from.

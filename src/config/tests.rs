@@ -146,7 +146,7 @@ fn nothing_is_served_beyond_loopback_without_a_token() {
     assert_eq!(settings.api_tokens[0].name, "ops");
     assert_eq!(settings.api_tokens[0].sha256, [0x0f; 32]);
     assert!(settings.api_tokens[0].scopes.contains(&Scope::Admin));
-    assert!(load(&[("HTTP_ADDR", "0.0.0.0:8000"), ("ROLES", "stream")]).is_ok(), "nothing listens");
+    assert!(load(&[("HTTP_ADDR", "0.0.0.0:8000"), ("ROLES", "projection")]).is_ok(), "probes are open");
 }
 
 #[test]
@@ -244,6 +244,12 @@ fn roles_are_those_asked_for() {
     let few = load(&[("ROLES", "stream, notify")]).unwrap().roles;
     assert!(few.plays(Role::Stream) && few.plays(Role::Notify) && !few.plays(Role::Api));
     assert!(texts(&load(&[("ROLES", "stream,cook")]).unwrap_err()).contains("not known"));
+    let workers = |roles| load(&[("ROLES", roles), ("WORKERS", "3")]).unwrap().worker_count();
+    assert_eq!((workers("stream,api"), workers("api,projection")), (3, 0));
+    // Who streams is asked by other instances, so it needs an address; who only projects does not.
+    let listening = |roles| load(&[("ROLES", roles), ("HTTP_ADDR", "0.0.0.0:8000")]);
+    assert_eq!(listening("stream").unwrap_err().len(), 2, "tokens and an address are lacking");
+    assert!(listening("projection,notify").is_ok());
 }
 
 #[test]

@@ -127,6 +127,11 @@ impl Roles {
     pub fn plays(&self, role: Role) -> bool {
         self.0.contains(&role)
     }
+
+    /// Whether other instances may ask this one: it serves people's requests, or has partitions that others answer from.
+    pub fn is_asked(&self) -> bool {
+        self.plays(Role::Api) || self.plays(Role::Stream)
+    }
 }
 
 choices! {

@@ -53,6 +53,10 @@ impl Backend for Gate {
         self.inner.get(partition, key)
     }
 
+    fn get_from(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<(Vec<u8>, Option<&'static str>)>> {
+        self.inner.get_from(partition, key)
+    }
+
     fn multi_get(&self, partition: &StorePartition, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
         self.inner.multi_get(partition, keys, found)
     }
@@ -89,5 +93,9 @@ impl Backend for Gate {
 
     fn size(&self, partition: &StorePartition) -> Result<Size> {
         self.inner.size(partition)
+    }
+
+    fn evict_staged(&self, partition: &StorePartition) -> Result<u64> {
+        self.through(|inner| inner.evict_staged(partition))
     }
 }

@@ -5,6 +5,7 @@
 //! ```
 
 mod ends;
+mod evicting;
 mod gate;
 mod identity;
 mod ingestion;
@@ -30,7 +31,9 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use state::backend::Backend;
+use state::memory::MemoryBackend;
 use state::rocks::RocksOptions;
+use state::tiered::Tiered;
 use topology::broker::Broker;
 use topology::clock::Clock;
 use topology::metrics::Metrics;
@@ -137,6 +140,9 @@ pub struct Instance {
     pub snoozes: Snoozes,
     /// Profiles and history outside of this machine.
     pub tiers: Tiers,
+    /// The store where profiles leave this machine; none where they all stay.
+    pub tiered: Option<Arc<Tiered>>,
+    evicting: Option<evicting::Evicting>,
     /// What scoring depends on.
     pub params: ScoringParams,
     /// Partitions of each topic.
@@ -161,8 +167,9 @@ pub struct Instance {
     workers: Workers,
     herald: Herald,
     /// Where HTTP is served.
-    ingest: Option<Ingest>,
-    copying: standbys::Copying,
+    ingest: Ingest,
+    /// None without the role `stream`.
+    copying: Option<standbys::Copying>,
     leave_for_good: bool,
     _identity: Identity,
 }
@@ -183,7 +190,11 @@ impl Instance {
         let creation = Creation { allowed: settings.create_topics, partitions: settings.topic_partitions };
         let Some(found) = ensure(broker, &topology, creation, &|| stop.raised())? else { return Ok(None) };
         let Found { partitions, dead_letter_max_bytes } = found;
-        keep_for(&identity.folder, topology.application(), &identity.folder.join("rocksdb"))?;
+        let streams = settings.roles.plays(Role::Stream);
+        if streams {
+            keep_for(&identity.folder, topology.application(), &identity.folder.join("rocksdb"))?;
+            evicting::expect(&identity.folder, settings.state_ttl_s > 0)?;
+        }
         let budget = budget(settings)?;
         let tiers = Tiers::open(settings, topology.application())?;
         let metrics: Arc<Metrics> = Arc::default();
@@ -193,9 +204,18 @@ impl Instance {
         let stores = RocksOptions { memory_bytes: budget.state, partitions: lead_partitions as usize, ..RocksOptions::default() };
         // Before any worker: a restart goes on with the active model, not with none.
         let models = || models::start(settings, broker, &topology, &model, &identity.name, stop);
-        let Some((backend, registry)) = side_by_side(&identity.folder, stores, &metrics, stop, models)? else { return Ok(None) };
+        let opened = if streams {
+            side_by_side(&identity.folder, stores, &metrics, stop, models)?
+        } else {
+            // Nothing is ever written there: other instances have the state.
+            models()?.map(|registry| (Arc::new(MemoryBackend::new()) as Arc<dyn Backend>, registry))
+        };
+        let Some((backend, registry)) = opened else { return Ok(None) };
+        let outside = (streams && settings.state_ttl_s > 0).then(|| evicting::Outside::new(settings, &topology, &backend));
+        let outside = outside.transpose()?;
+        let backend = outside.as_ref().map_or(backend, evicting::Outside::backend);
         let clock = Arc::new(RealClock);
-        let health = Arc::new(crate::api::Health::new(settings.workers as usize, clock.monotonic_us() / 1000, settings.stall_ms));
+        let health = Arc::new(crate::api::Health::new(plan.count, clock.monotonic_us() / 1000, settings.stall_ms));
         let parts = Parts {
             topology: Arc::clone(&topology),
             partitions: partitions.clone(),
@@ -206,15 +226,18 @@ impl Instance {
         };
         let tasks = Arc::clone(&parts.tasks);
         let herald = Herald::start(broker, introduction(&plan, &topology, settings), &tasks, &parts.clock);
-        let wanted = herald.copies_to_keep(Standbys::<B>::candidates(&parts), settings.standby_replicas as usize);
-        let copying = standbys::Copying::start(broker, &parts, standby(&plan, settings), wanted);
+        let copying = streams.then(|| {
+            let wanted = herald.copies_to_keep(Standbys::<B>::candidates(&parts), settings.standby_replicas as usize);
+            standbys::Copying::start(broker, &parts, standby(&plan, settings), wanted)
+        });
         let workers = Workers::start(broker, &parts, &plan, &herald.predecessors(), &health);
+        let tiered = outside.as_ref().map(|outside| Arc::clone(&outside.tiered));
+        let evicting = outside.map(|outside| evicting::Evicting::start(outside, &tasks, settings.state_ttl_s));
         let training = training::start(settings, broker, &topology, &tasks, &registry, &params, stop)?;
         let notes::Notes { labels, snoozes } = notes::start(settings, broker, &topology, &params, stop);
         let orders = Orders::new(broker, &topology);
         let notifying = notify::start(settings, broker, &topology, &identity.name, &snoozes)?;
-        let serves = settings.roles.plays(Role::Api);
-        let ingest = serves.then(|| ingestion::start(settings, broker, &topology, &partitions, &params, herald.directory()));
+        let ingest = ingestion::start(settings, broker, &topology, &partitions, &params, herald.directory());
         let projecting = Arc::default();
         let projection = Projection::start(settings, broker, &topology, &params, &identity.name, &projecting)?;
         let name = identity.name.clone();
@@ -234,6 +257,8 @@ impl Instance {
             labels,
             snoozes,
             tiers,
+            tiered,
+            evicting,
             params,
             partitions,
             backend,
@@ -251,7 +276,7 @@ impl Instance {
         }))
     }
 
-    /// What the HTTP interface shows of this instance, which plays the role `api`.
+    /// What the HTTP interface shows of this instance.
     #[must_use]
     pub fn api(&self, settings: &Settings) -> crate::api::Api {
         crate::api::Api {
@@ -271,10 +296,11 @@ impl Instance {
             snoozes: self.snoozes.clone(),
             notifications: self.notifying.as_ref().map(notify::Notifying::front),
             tiers: self.tiers.clone(),
+            tiered: self.tiered.clone(),
             projection: Arc::clone(&self.projecting),
             params: self.params.clone(),
             load: Arc::clone(&self.load),
-            ingest: self.ingest.clone().expect("invariant: the instance plays the role api"),
+            ingest: self.ingest.clone(),
             directory: self.directory(),
             session_ms: session_ms(settings),
             health: Arc::clone(&self.health),
@@ -303,6 +329,17 @@ impl Instance {
         self.topology.subs().last().expect("invariant: a topology has a sub-topology").lead()
     }
 
+    /// Without workers the start is over once the other instances are known: an announcement of its own was read back, and so all before
+    /// it. Call it now and then.
+    pub fn look_around(&self) {
+        if self.workers.is_empty() && !self.health.is_started() {
+            let directory = self.directory();
+            if directory.members().iter().any(|peer| peer.instance == self.name) {
+                self.health.started();
+            }
+        }
+    }
+
     /// Why a worker stopped for good, if one did.
     #[must_use]
     pub fn failure(&self) -> Option<String> {
@@ -322,11 +359,16 @@ impl Instance {
         if let Some(notifying) = &self.notifying {
             notifying.tell();
         }
+        if let Some(evicting) = self.evicting {
+            evicting.stop(GOODBYE);
+        }
         let stopped = self.workers.stop(within);
         if let Some(notifying) = self.notifying {
             notifying.wait(GOODBYE);
         }
-        self.copying.stop(GOODBYE);
+        if let Some(copying) = self.copying {
+            copying.stop(GOODBYE);
+        }
         self.herald.stop(self.leave_for_good && stopped.is_ok(), GOODBYE);
         self.projection.wait(within.saturating_sub(crate::clock::since(began)));
         self.ends.wait(within.saturating_sub(crate::clock::since(began)));
@@ -433,7 +475,7 @@ fn plan(
     workers::Plan {
         application: topology.application().to_owned(),
         instance: name.to_owned(),
-        count: settings.workers as usize,
+        count: settings.worker_count() as usize,
         exactly_once: settings.processing_guarantee == ProcessingGuarantee::ExactlyOnce,
         commit_interval_ms: settings.commit_interval_ms,
         transaction_timeout_ms: settings.transaction_timeout_ms,

@@ -95,6 +95,7 @@ mod tests {
             eta_seconds,
             as_of_ms: 0,
             stream_time_ms: None,
+            waits_for_tiers_since_ms: None,
         }
     }
 

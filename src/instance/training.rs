@@ -83,7 +83,13 @@ pub(super) fn start<B: Broker>(
     let lead = TaskId { sub: payments.expect("invariant: a sub-topology reads the payments"), partition: 0 };
     let tasks = Arc::clone(tasks);
     let owns = move || tasks.get(lead).is_some_and(|task| task.phase == Phase::Running);
-    let scheduled = settings.roles.plays(Role::Schedule) && settings.retrain_cron != "off";
+    // What runs once in a group runs where partition 0 is held: nowhere that does not stream.
+    let streams = settings.roles.plays(Role::Stream);
+    let schedules = settings.roles.plays(Role::Schedule) && streams;
+    if settings.roles.plays(Role::Schedule) && !streams {
+        warn!("the role `schedule` does nothing without `stream`: the retrain runs on the instance that has partition 0");
+    }
+    let scheduled = schedules && settings.retrain_cron != "off";
     let cron = scheduled.then(|| schedule::parse(&settings.retrain_cron)).transpose().map_err(InstanceError)?;
     let promotion = match settings.retrain_shadow_hours {
         0 => Promotion::IfPassed,
@@ -97,12 +103,12 @@ pub(super) fn start<B: Broker>(
         let (runner, stopped) = (retraining.clone(), stop.clone());
         spawn("retraining", move || runner.run(&|| stopped.raised()));
     }
-    if settings.roles.plays(Role::Schedule) {
+    if schedules {
         let shadows = Shadows::new(broker, verdicts, registry.clone(), Arc::new(RealClock), params.threshold, owns.clone());
         let stopped = stop.clone();
         spawn("shadows", move || shadows.run(&|| stopped.raised()));
     }
-    if settings.auto_train && registry.view().active().is_none() {
+    if settings.auto_train && streams && registry.view().active().is_none() {
         let first = order(settings, Span::All, Promotion::IfPassed, "first model");
         let (broker, registry, jobs, stop) = (Arc::clone(broker), registry.clone(), jobs.clone(), stop.clone());
         spawn("first-training", move || {

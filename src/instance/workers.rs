@@ -134,6 +134,11 @@ impl Workers {
         Self { threads, failure, stop }
     }
 
+    /// True where there are none: the instance does not stream.
+    pub(super) fn is_empty(&self) -> bool {
+        self.threads.is_empty()
+    }
+
     pub(super) fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -197,7 +202,7 @@ pub(super) fn run<B: Broker>(
         progress = worker.progress();
         health.stepped(index, monotonic_ms(), progressed);
         // With more workers than partitions some never get any.
-        if worker.is_settled() && (worker.has_tasks() || since(began) > SPARE) {
+        if (worker.is_settled() || worker.waits_for_tiers()) && (worker.has_tasks() || since(began) > SPARE) {
             health.started();
         }
         if troubled || step == Step::Backoff {

@@ -145,7 +145,9 @@ impl Roster {
         self.heard.get(&self.me)?;
         let mine = tasks.iter().copied().filter(|&task| {
             let owner = self.holder(pair(task), now_ms).map(|heard| heard.last.instance.as_str());
-            let members = self.live(now_ms).map(|heard| heard.last.instance.as_str());
+            // Who has no workers has no store either.
+            let streaming = self.live(now_ms).filter(|heard| !heard.last.workers.is_empty());
+            let members = streaming.map(|heard| heard.last.instance.as_str());
             copies_of(members, owner, task, replicas).contains(&self.me.as_str())
         });
         Some(mine.collect())

@@ -47,6 +47,19 @@ fn owner(roster: &Roster, partition: u32, now_ms: i64) -> Option<String> {
 }
 
 #[test]
+fn who_has_no_workers_keeps_no_copies() {
+    let tasks: Vec<TaskId> = (0..40).map(|partition| TaskId { sub: USERS, partition }).collect();
+    let mut roster = Roster::new("b", USERS);
+    roster.hear(said("a", &[]), 0);
+    roster.hear(said("b", &[]), 0);
+    let alone = roster.copies_to_keep(&tasks, 1, 0).expect("known");
+    roster.hear(Announcement { workers: Vec::new(), ..said("c", &[]) }, 0);
+    assert_eq!(roster.copies_to_keep(&tasks, 1, 0), Some(alone), "one that only serves HTTP takes no share");
+    roster.hear(said("c", &[]), 0);
+    assert!(roster.copies_to_keep(&tasks, 1, 0).expect("known").len() < 20, "one that streams does");
+}
+
+#[test]
 fn the_last_live_claimant_owns_a_partition() {
     let mut roster = Roster::new("a", USERS);
     roster.hear(said("a", &[0, 1]), 0);

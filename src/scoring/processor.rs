@@ -47,6 +47,9 @@ struct Payment<'b> {
     observation: Option<Observation>,
 }
 
+/// A record that is no payment: the cause, and its message for a person.
+type Undecoded<'b> = (Record<'b>, &'static str, String);
+
 impl Payment<'_> {
     /// The amount that is scored.
     fn amount(&self) -> f64 {
@@ -112,16 +115,16 @@ impl Scoring {
         Ok(())
     }
 
-    fn decode<'b>(&mut self, batch: &Batch<'b>, context: &mut Context<'_>) -> Result<Vec<Payment<'b>>> {
-        let mut payments = Vec::with_capacity(batch.len());
+    /// The payments, and what does not decode.
+    fn decode<'b>(&mut self, batch: &Batch<'b>, context: &Context<'_>) -> (Vec<Payment<'b>>, Vec<Undecoded<'b>>) {
+        let (mut payments, mut undecoded) = (Vec::with_capacity(batch.len()), Vec::new());
         for record in batch.iter() {
             match self.decode_one(record, context) {
                 Ok(payment) => payments.push(payment),
-                Err((cause, message)) => context.dead_letter(&record, cause, &message)?,
+                Err((cause, message)) => undecoded.push((record, cause, message)),
             }
         }
-        self.judge()?;
-        Ok(payments)
+        (payments, undecoded)
     }
 
     fn decode_one<'b>(
@@ -263,11 +266,23 @@ impl Scoring {
         (is_anomaly, severity)
     }
 
-    fn command(&mut self, record: &Record<'_>, context: &mut Context<'_>) -> Result {
-        let decoded = match record.value {
+    fn commands(&mut self, batch: &Batch<'_>, context: &mut Context<'_>) -> Result {
+        let decode = |record: Record<'_>| match record.value {
             None => Err("the record has no value: a command is expected"),
             Some(value) => Command::decode(value),
         };
+        let commands: Vec<_> = batch.iter().map(decode).collect();
+        let users = commands.iter().flatten().map(|command| command.user_id.as_bytes());
+        context.store::<UserProfile>(PROFILES).prefetch(users)?;
+        batch.iter().zip(commands).try_for_each(|(record, command)| self.command(&record, command, context))
+    }
+
+    fn command(
+        &mut self,
+        record: &Record<'_>,
+        decoded: std::result::Result<Command, &'static str>,
+        context: &mut Context<'_>,
+    ) -> Result {
         let command = match decoded {
             Ok(command) => command,
             Err(message) => return context.dead_letter(record, "not_a_command", message),
@@ -278,7 +293,6 @@ impl Scoring {
             return context.dead_letter(record, "misplaced", message);
         }
         let mark = context.mark(record);
-        context.store::<UserProfile>(PROFILES).prefetch(std::iter::once(key))?;
         if context.store::<UserProfile>(PROFILES).includes(key, mark) {
             return Ok(());
         }
@@ -317,14 +331,24 @@ fn write_id(id: &mut Vec<u8>, record: &Record<'_>, partitioning: Partitioning, c
 impl Processor for Scoring {
     fn process(&mut self, batch: &Batch<'_>, context: &mut Context<'_>) -> Result {
         if context.input() == COMMANDS {
-            return batch.iter().try_for_each(|record| self.command(&record, context));
+            return self.commands(batch, context);
         }
-        self.follow_model(context, &batch.get(0))?;
-        let mut payments = self.decode(batch, context)?;
+        let before = (self.judged, self.misplaced);
+        let (mut payments, undecoded) = self.decode(batch, context);
         context.lap("decode");
         let users = payments.iter().map(|payment| payment.transaction.user_id.as_bytes());
-        context.store::<UserProfile>(PROFILES).prefetch(users)?;
+        if let Err(why) = context.store::<UserProfile>(PROFILES).prefetch(users) {
+            // The same batch comes again.
+            (self.judged, self.misplaced) = before;
+            return Err(why.into());
+        }
         context.lap("prefetch");
+        // From here on there are effects.
+        self.follow_model(context, &batch.get(0))?;
+        for (record, cause, message) in undecoded {
+            context.dead_letter(&record, cause, &message)?;
+        }
+        self.judge()?;
         self.observe(&mut payments, context);
         context.lap("observe");
         self.emit(&payments, context)

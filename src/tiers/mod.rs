@@ -8,6 +8,7 @@
 //! those are made anew from codes.
 
 mod cold;
+mod recall;
 mod warm;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use crate::config::Settings;
 
 pub use cold::{Cold, ColdOptions, LabelRow, Outcome, Part, SCHEMA_VERSION, VerdictRow, Writer, postgres_text, severity_rank};
+pub use recall::Ladder;
 pub use state::tier::Unreachable;
 pub use warm::{Warm, WarmOptions};
 

@@ -54,6 +54,13 @@ pub enum BackendError {
         /// What was found.
         what: String,
     },
+    /// Values of this partition lie outside of this machine, and are not to be had at the moment. Nothing follows about what they are (I5).
+    Away {
+        /// Whose values.
+        partition: StorePartition,
+        /// Who gave no answer.
+        what: String,
+    },
     /// The store cannot be opened or read at all: its content is of no use.
     Unusable(String),
 }
@@ -65,6 +72,7 @@ impl fmt::Display for BackendError {
             Self::Paused(what) => write!(f, "the state store takes no writes for now: {what}"),
             Self::Denied(what) => write!(f, "the state store is out of reach: {what}"),
             Self::Corrupt { partition, what } => write!(f, "the state of {partition} is damaged: {what}"),
+            Self::Away { partition, what } => write!(f, "evicted values of {partition} cannot be brought back: {what}"),
             Self::Unusable(what) => write!(f, "the state store cannot be used: {what}"),
         }
     }
@@ -197,6 +205,11 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
     /// One value of an open partition.
     fn get(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<Vec<u8>>>;
 
+    /// As [`Self::get`], with the tier that it was brought back from; none where it lies here.
+    fn get_from(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<(Vec<u8>, Option<&'static str>)>> {
+        Ok(self.get(partition, key)?.map(|value| (value, None)))
+    }
+
     /// Many values at once: calls `found` once for each key, with its place in `keys`, in any order.
     fn multi_get(&self, partition: &StorePartition, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()>;
 
@@ -232,4 +245,15 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
 
     /// What a partition takes, roughly.
     fn size(&self, partition: &StorePartition) -> Result<Size>;
+
+    /// Gives room back that overwritten values still take. May take long; nobody waits for it.
+    fn compact(&self, _partition: &StorePartition) -> Result<()> {
+        Ok(())
+    }
+
+    /// Lets values leave this machine that were staged for it ([`crate::tiered`]); for the partition's one writer, between its writes.
+    /// How many left.
+    fn evict_staged(&self, _partition: &StorePartition) -> Result<u64> {
+        Ok(0)
+    }
 }

@@ -4,7 +4,7 @@
 //! `rocks`) [`rocks`](crate::backend) implement it and pass one suite, [`conformance`]; [`reopening`] opens one anew while others hold it. Above it a [`store::Store`] keeps decoded
 //! values of one task, bounded in bytes, and the changes not yet committed; [`codec`] makes bytes of them.
 //!
-//! [`tier`] is the port to profiles outside of this machine.
+//! [`tier`] is the port to profiles outside of this machine; a [`tiered`] backend lets idle ones leave it and brings them back from there.
 #![forbid(unsafe_code)]
 
 pub mod backend;
@@ -16,3 +16,4 @@ pub mod reopening;
 pub mod rocks;
 pub mod store;
 pub mod tier;
+pub mod tiered;

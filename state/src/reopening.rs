@@ -119,6 +119,10 @@ impl<B: Backend> Backend for Reopening<B> {
     fn size(&self, partition: &StorePartition) -> Result<Size> {
         self.with(|backend| backend.size(partition))
     }
+
+    fn compact(&self, partition: &StorePartition) -> Result<()> {
+        self.with(|backend| backend.compact(partition))
+    }
 }
 
 #[cfg(test)]

@@ -331,6 +331,13 @@ impl Backend for RocksBackend {
         let files = number("rocksdb.live-sst-files-size")?;
         Ok(Size { keys: number("rocksdb.estimate-num-keys")?, bytes: files + number("rocksdb.cur-size-active-mem-table")? })
     }
+
+    fn compact(&self, partition: &StorePartition) -> Result<()> {
+        let family = self.family(partition)?;
+        self.db.flush_cf(&family).map_err(|error| self.failed(&error))?;
+        self.db.compact_range_cf(&family, None::<&[u8]>, None::<&[u8]>);
+        Ok(())
+    }
 }
 
 /// The partition that a column family holds.

@@ -7,6 +7,7 @@ mod backtest_reference;
 mod backups;
 mod bundles;
 mod embedded_broker;
+mod eviction;
 mod ingestion;
 mod load;
 mod migrations;

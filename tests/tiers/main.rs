@@ -9,6 +9,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod conformance;
+mod eviction;
 mod figures;
 mod place;
 mod program;

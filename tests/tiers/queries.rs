@@ -36,7 +36,7 @@ fn tiers_answer_where_nobody_runs_the_partition() {
     api.tasks = Arc::default();
     let listener = stage.wait(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
-    let doors = Doors { tokens: Vec::new(), requests_per_second: 0, tls: None };
+    let doors = Doors { tokens: Vec::new(), requests_per_second: 0, tls: None, peers_only: false };
     stage.spawn(mangrove::api::serve(Arc::new(api), listener, doors, std::future::pending()));
 
     let profile = "/v1/users/user%201/profile";

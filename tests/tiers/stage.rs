@@ -53,6 +53,10 @@ pub struct Stage {
     running: Option<Instance>,
     runtime: tokio::runtime::Runtime,
     sent: u64,
+    /// How much later than by their number payments are.
+    later_ms: i64,
+    /// Milliseconds between two payments.
+    every_ms: f64,
 }
 
 fn settings(
@@ -100,7 +104,19 @@ impl Stage {
         let broker = mangrove::service::embedded(&settings, &blueprint).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (redis, postgres, more) = (redis.cloned(), postgres.cloned(), more.to_vec());
-        let mut stage = Self { application, folder, redis, postgres, more, broker, running: None, runtime, sent: 0 };
+        let mut stage = Self {
+            application,
+            folder,
+            redis,
+            postgres,
+            more,
+            broker,
+            running: None,
+            runtime,
+            sent: 0,
+            later_ms: 0,
+            every_ms: 1_000.0,
+        };
         stage.start();
         stage
     }
@@ -164,19 +180,46 @@ impl Stage {
 
     /// Sends payments of that many users in turn.
     pub fn pay(&mut self, payments: u64, users: u64) {
+        let payers = (self.sent..self.sent + payments).map(|number| number % users);
+        self.pay_of(payments, payers);
+    }
+
+    /// Sends a payment of each of these users.
+    pub fn pay_by(&mut self, users: &[u64]) {
+        self.pay_of(users.len() as u64, users.iter().copied());
+    }
+
+    /// As [`Self::pay_by`] for millions: they come fast, and what waits for the broker is bounded.
+    pub fn pay_by_many(&mut self, mut users: impl Iterator<Item = u64>) {
+        self.every_ms = 0.1;
+        loop {
+            let chunk: Vec<u64> = users.by_ref().take(20_000).collect();
+            if chunk.is_empty() {
+                return;
+            }
+            self.pay_by(&chunk);
+        }
+    }
+
+    /// Event time passes without payments.
+    pub fn let_pass(&mut self, ms: i64) {
+        self.later_ms += ms;
+    }
+
+    fn pay_of(&mut self, payments: u64, payers: impl Iterator<Item = u64>) {
         let begin = self.sent;
         self.sent += payments;
-        let payment = |number: u64| {
-            let user = format!("user {}", number % users);
+        let payment = |(number, user): (u64, u64)| {
+            let user = format!("user {user}");
             let value = format!(
                 r#"{{"user_id":"{user}","amount":{}.5,"merchant":"shop {}","tx_id":"tx {number}","timestamp":{}}}"#,
                 number % 90 + 1,
                 number % 7,
-                BEGIN_MS + number as i64 * 1_000
+                BEGIN_MS + self.later_ms + (number as f64 * self.every_ms) as i64
             );
             (user, Some(value))
         };
-        self.send(self.topic("transactions"), (begin..self.sent).map(payment));
+        self.send(self.topic("transactions"), (begin..self.sent).zip(payers).map(payment));
     }
 
     /// Sends records to a topic, keyed by user.
@@ -205,6 +248,13 @@ impl Stage {
             reader.unassign(at).unwrap();
         }
         records
+    }
+
+    /// Whether every payment has its verdict.
+    pub fn is_scored(&self) -> bool {
+        let (mut reader, topic) = (self.broker.reader().unwrap(), self.topic("verdicts"));
+        let end = |partition| reader.bounds(TopicPartition { topic, partition }).unwrap().end;
+        (0..PARTITIONS).map(end).sum::<u64>() >= self.sent
     }
 
     /// Waits until every payment has its verdict.

@@ -116,6 +116,9 @@ impl Clock for SimClock {
     }
 }
 
+/// Makes what the tasks see of the store.
+type Above = Box<dyn Fn(Arc<dyn Backend>) -> Arc<dyn Backend>>;
+
 /// See the module's header.
 pub struct TestDriver {
     /// The broker, for faults and inspection.
@@ -126,6 +129,7 @@ pub struct TestDriver {
     pub tasks: Arc<Tasks>,
     topology: Arc<Topology>,
     backend: Arc<MemoryBackend>,
+    above: Option<Above>,
     options: DriverOptions,
     worker: Option<Worker<SimBroker>>,
     publisher: SimPublisher,
@@ -162,6 +166,7 @@ impl TestDriver {
             tasks: Arc::default(),
             topology,
             backend: Arc::new(MemoryBackend::new()),
+            above: None,
             options,
             worker: None,
             publisher,
@@ -198,12 +203,23 @@ impl TestDriver {
         let parts = Parts {
             topology: Arc::clone(&self.topology),
             partitions: vec![self.options.partitions; topics],
-            backend: Arc::clone(&self.backend) as Arc<dyn Backend>,
+            backend: match &self.above {
+                Some(above) => above(Arc::clone(&self.backend) as Arc<dyn Backend>),
+                None => Arc::clone(&self.backend) as Arc<dyn Backend>,
+            },
             clock: Arc::new(SimClock(self.sim.clone())),
             metrics: Arc::clone(&self.metrics),
             tasks: Arc::clone(&self.tasks),
         };
         self.worker = Some(Worker::new(Arc::new(self.sim.clone()), parts, config));
+    }
+
+    /// From now on, after a crash too, the tasks see the store through this. The worker begins anew, as after a crash.
+    #[must_use]
+    pub fn seen_through(mut self, above: impl Fn(Arc<dyn Backend>) -> Arc<dyn Backend> + 'static) -> Self {
+        self.above = Some(Box::new(above));
+        self.start();
+        self
     }
 
     fn topic(&self, name: &str) -> TopicId {

@@ -100,6 +100,8 @@ counters! {
     stores_rebuilt_total,
     /// Times a worker gave its partitions back because its store took no writes: the disk was full, or the store had to be opened anew.
     store_pauses_total,
+    /// Times a partition paused, or stayed so, because no tier gave back what it had evicted.
+    tier_pauses_total,
     /// Keys found in memory.
     cache_hits_total,
     /// Keys read from the store.

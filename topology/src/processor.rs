@@ -2,7 +2,8 @@
 //!
 //! A processor gets whole batches, so that work on many records at once (a model, a prefetch) is natural. It must be deterministic: what
 //! it does may depend on records, its stores and its decisions, never on a clock, on randomness, or on how records were batched. It
-//! reads its keys with one [`state::store::Store::prefetch`] at the start of a batch; after that nothing waits.
+//! reads its keys with one [`state::store::Store::prefetch`] at the start of a batch, before it changes or emits anything; after that
+//! nothing waits. Where evicted values cannot be had ([`BackendError::Away`]) it passes that on, and gets the same batch again later.
 
 use std::fmt;
 
@@ -127,6 +128,8 @@ pub struct TaskCounters {
     pub emitted: u64,
     /// Records put aside.
     pub dead_letters: u64,
+    /// Decisions written down.
+    pub decisions: u64,
 }
 
 impl fmt::Debug for Context<'_> {
@@ -281,6 +284,7 @@ impl Context<'_> {
         let to = TopicPartition { topic, partition: self.task.partition };
         let value = decision.encode();
         let record = Outgoing { to, key: clears, value: Some(&value), timestamp: now_ms, headers: &[] };
+        self.counters.decisions += 1;
         // Where it is in the log, everything said before it is too.
         self.sink.settle_order()?;
         self.sink.send(&record)?;

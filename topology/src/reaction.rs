@@ -106,6 +106,11 @@ impl<B: Broker> Worker<B> {
                 }
             }
             ProcessError::Backend(BackendError::Paused(what)) => Ok(self.pause(what)),
+            // Not in a batch, where the partition alone waits: whatever it was is done again.
+            ProcessError::Backend(why @ BackendError::Away { .. }) => {
+                self.trouble(&why.to_string());
+                self.void()
+            }
             ProcessError::Backend(why) => Err(self.halt(why.to_string())),
             ProcessError::Stop(why) => Err(self.halt(why)),
         }

@@ -364,6 +364,7 @@ impl<B: Broker> Worker<B> {
             task.inputs[at].next = next;
             task.inputs[at].committed = next;
             task.inputs[at].held = false;
+            task.inputs[at].away = None;
         }
         Ok(anew)
     }

@@ -52,6 +52,8 @@ pub struct TaskStatus {
     pub as_of_ms: i64,
     /// The largest record timestamp processed, in milliseconds since the epoch.
     pub stream_time_ms: Option<i64>,
+    /// Since when an input waits for evicted values that no tier gives, in milliseconds since the epoch; none where none does.
+    pub waits_for_tiers_since_ms: Option<i64>,
 }
 
 /// A copy of another instance's task, as others see it.
@@ -103,6 +105,13 @@ impl Tasks {
     pub(crate) fn set(&self, task: TaskId, status: TaskStatus) {
         if let Some(known) = self.lock().get_mut(&task).filter(|known| known.worker == status.worker) {
             *known = status;
+        }
+    }
+
+    /// The task waits for evicted values since then, or does no more.
+    pub(crate) fn waits(&self, task: TaskId, worker: usize, since_ms: Option<i64>) {
+        if let Some(known) = self.lock().get_mut(&task).filter(|known| known.worker == worker) {
+            known.waits_for_tiers_since_ms = since_ms;
         }
     }
 

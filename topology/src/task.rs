@@ -12,13 +12,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use state::backend::{Backend, Positions, StorePartition};
+use state::backend::{Backend, BackendError, Positions, StorePartition};
 use state::store::{AnyStore, StoreOptions};
 
+use crate::broker::{BrokerError, Reaction};
 use crate::clock::Clock;
 use crate::decision::Decision;
 use crate::notes::Notes;
-use crate::processor::{Context, Counts, DeadLetters, Processor, Punctuation, Result, Schedule, Sink, TaskCounters};
+use crate::processor::{
+    Context, Counts, DeadLetters, ProcessError, Processor, Punctuation, Result, Schedule, Sink, TaskCounters,
+};
 use crate::record::{Batch, TopicPartition};
 use crate::restore::{Progress, pace};
 use crate::status::{Phase, TaskStatus, Tasks};
@@ -32,8 +35,36 @@ pub(crate) struct Input {
     pub(crate) next: u64,
     /// The next offset as committed in the group.
     pub(crate) committed: u64,
-    /// Stopped at `next` until a decided order allows it to go on.
+    /// Stopped at `next` until a decided order allows it to go on, or evicted values are to be had.
     pub(crate) held: bool,
+    /// Set while evicted values that its next records need are not to be had.
+    pub(crate) away: Option<Away>,
+}
+
+/// How an input waits for evicted values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Away {
+    pub(crate) since_ms: i64,
+    wait_ms: u64,
+    pub(crate) try_at_us: u64,
+}
+
+/// How long an input waits between two attempts, at first and at most.
+const AWAY_MIN_MS: u64 = 250;
+const AWAY_MAX_MS: u64 = 8_000;
+
+impl Input {
+    /// Its next records' values are not to be had: it tries again later, and later each time.
+    pub(crate) fn wait(&mut self, now_ms: i64, now_us: u64) {
+        let wait_ms = self.away.map_or(AWAY_MIN_MS, |away| (away.wait_ms * 2).min(AWAY_MAX_MS));
+        let since_ms = self.away.map_or(now_ms, |away| away.since_ms);
+        self.away = Some(Away { since_ms, wait_ms, try_at_us: now_us + wait_ms * 1000 });
+    }
+
+    /// True where it may be tried.
+    pub(crate) fn is_due(&self, now_us: u64) -> bool {
+        self.away.is_none_or(|away| away.try_at_us <= now_us)
+    }
 }
 
 /// A store's changelog as the task stands to it.
@@ -110,7 +141,7 @@ impl Task {
             (spec.make)(partition, Arc::clone(&shared.backend), options.clone())
         });
         let due: Vec<Due> = processor.schedules().into_iter().map(|schedule| Due { schedule, last_ms: None }).collect();
-        let input = |&topic| Input { from: at(topic), next: 0, committed: 0, held: false };
+        let input = |&topic| Input { from: at(topic), next: 0, committed: 0, held: false, away: None };
         Self {
             id,
             phase: Phase::Restoring,
@@ -210,7 +241,19 @@ impl Task {
             eta_seconds,
             as_of_ms: now_ms,
             stream_time_ms: self.stream_time_ms,
+            waits_for_tiers_since_ms: self.waits_since_ms(),
         }
+    }
+
+    /// Since when one of its inputs waits for evicted values.
+    pub(crate) fn waits_since_ms(&self) -> Option<i64> {
+        self.inputs.iter().filter_map(|input| input.away).map(|away| away.since_ms).min()
+    }
+
+    /// What it has done that only a commit or an abort ends.
+    fn effects(&self) -> (u64, usize) {
+        let TaskCounters { emitted, dead_letters, decisions, .. } = self.counters;
+        (emitted + dead_letters + decisions, self.stores.iter().map(|store| store.changed()).sum())
     }
 
     /// Processes a batch of one of its inputs. The caller has asked [`Self::admit`].
@@ -222,8 +265,16 @@ impl Task {
         if let Some(clock) = &shared.clock {
             self.notes.begin(&**clock);
         }
+        let before = self.effects();
         let (processor, mut context) = self.split(input as u8, shared, sink);
-        processor.process(batch, &mut context)?;
+        match processor.process(batch, &mut context) {
+            // Half a batch can't be processed again: this processor didn't look before it leapt.
+            Err(ProcessError::Backend(why @ BackendError::Away { .. })) if self.effects() != before => {
+                return Err(BrokerError::new(Reaction::Abort, why.to_string()).into());
+            }
+            processed => processed?,
+        }
+        self.inputs[input].away = None;
         self.counters.records += batch.len() as u64;
         self.inputs[input].next = last.offset + 1;
         if input > 0 {

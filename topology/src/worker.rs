@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use state::backend::{Backend, StorePartition, WriteSet};
+use state::backend::{Backend, BackendError, StorePartition, WriteSet};
 use state::store::StoreOptions;
 use tracing::{debug, info, warn};
 
@@ -253,12 +253,17 @@ impl<B: Broker> Worker<B> {
             self.pending = event;
             self.follow()?;
         }
-        if self.commit_due() {
+        let (committed, mut resumed) = (self.commit_due(), false);
+        if committed {
             self.working = true;
             self.commit()?;
             self.working = false;
         }
-        Ok(match (worked, waiting) {
+        if committed || self.quiet {
+            resumed = self.try_away()?;
+            self.evict_staged()?;
+        }
+        Ok(match (worked || resumed, waiting) {
             (true, _) => Step::Worked,
             (false, true) => Step::Backoff,
             (false, false) => Step::Idle,
@@ -336,11 +341,28 @@ impl<B: Broker> Worker<B> {
             return Ok(());
         };
         let member = self.member.as_mut().expect("invariant: records come from a member");
-        let admitted = task.admit(input, order.iter().map(|&at| fetched.get(at as usize).offset));
+        let mut admitted = task.admit(input, order.iter().map(|&at| fetched.get(at as usize).offset));
         if admitted > 0 {
             let mut sink = MemberSink { member, exactly_once: self.config.exactly_once };
             let batch = Batch::new(fetched, &order[..admitted]);
-            task.process(input, &batch, &self.shared, &mut sink)?;
+            let waited = task.inputs[input].away.is_some();
+            match task.process(input, &batch, &self.shared, &mut sink) {
+                Err(ProcessError::Backend(why @ BackendError::Away { .. })) => {
+                    if !waited {
+                        warn!(task = %task.id, %why, "the partition waits until its evicted values are to be had; others go on");
+                    }
+                    Metrics::add(&self.metrics.tier_pauses_total, 1);
+                    task.inputs[input].wait(self.clock.now_ms(), self.clock.monotonic_us());
+                    admitted = 0;
+                }
+                processed => processed?,
+            }
+            if waited != task.inputs[input].away.is_some() {
+                if waited {
+                    info!(task = %task.id, "evicted values are to be had again: the partition goes on");
+                }
+                self.shared.tasks.waits(task.id, self.config.index, task.waits_since_ms());
+            }
         }
         if let Some(&at) = order.get(admitted) {
             member.stop(&[from])?;
@@ -353,13 +375,34 @@ impl<B: Broker> Worker<B> {
 
     /// Inputs that were held back go on where the decided order allows it.
     fn release(&mut self, id: TaskId) -> Result<(), ProcessError> {
-        let task = self.tasks.get_mut(&id).expect("invariant: the caller has just processed it");
+        let now_us = self.clock.monotonic_us();
+        let task = self.tasks.get_mut(&id).expect("invariant: the caller has it");
         let member = self.member.as_mut().expect("invariant: tasks belong to a member");
         for at in 0..task.inputs.len() {
             let Input { from, next, held, .. } = task.inputs[at];
-            if held && task.admit(at, std::iter::once(next)) > 0 {
+            if held && task.inputs[at].is_due(now_us) && task.admit(at, std::iter::once(next)) > 0 {
                 task.inputs[at].held = false;
                 member.start(&[(from, next)])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Inputs that wait for evicted values are tried again when that is due; true where one is.
+    fn try_away(&mut self) -> Result<bool, ProcessError> {
+        let now_us = self.clock.monotonic_us();
+        let due = |input: &Input| input.held && input.away.is_some() && input.is_due(now_us);
+        let running = self.tasks.values().filter(|task| task.phase == Phase::Running);
+        let ids: Vec<TaskId> = running.filter(|task| task.inputs.iter().any(due)).map(|task| task.id).collect();
+        ids.iter().try_for_each(|&id| self.release(id))?;
+        Ok(!ids.is_empty())
+    }
+
+    /// Lets go of what was staged to leave this machine.
+    fn evict_staged(&mut self) -> Result<(), ProcessError> {
+        for task in self.tasks.values().filter(|task| task.phase == Phase::Running) {
+            for store in &task.stores {
+                self.shared.backend.evict_staged(store.partition())?;
             }
         }
         Ok(())
@@ -510,6 +553,13 @@ impl<B: Broker> Worker<B> {
     #[must_use]
     pub fn is_restoring(&self) -> bool {
         self.tasks.values().any(|task| task.phase == Phase::Restoring)
+    }
+
+    /// True where every task runs, nothing is open, and an input waits for evicted values.
+    #[must_use]
+    pub fn waits_for_tiers(&self) -> bool {
+        let runs = self.tasks.values().all(|task| task.phase == Phase::Running);
+        self.open.is_none() && runs && self.tasks.values().any(|task| task.waits_since_ms().is_some())
     }
 
     /// True where every task runs and nothing is left to do but wait for records.

@@ -362,10 +362,11 @@ impl World {
             clock: Arc::new(clock.clone()),
             started_at_ms: NOW_MS - 5_000,
             tiers: crate::tiers::Tiers::default(),
+            tiered: None,
             projection: Arc::default(),
             log_key: [7; 32],
         };
-        let (runtime, address, stop, server) = served(api, Doors { tokens, requests_per_second, tls });
+        let (runtime, address, stop, server) = served(api, Doors { tokens, requests_per_second, tls, peers_only: false });
         Self {
             address,
             health,

@@ -25,6 +25,7 @@ mod partitioning;
 mod queries;
 mod readme;
 mod redrive;
+mod roles;
 mod sparkov;
 mod stopping;
 mod takeover;

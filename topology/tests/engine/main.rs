@@ -1,6 +1,7 @@
 //! The engine's behaviour, seen from outside through the TestDriver: processors that have nothing to do with payments.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod away;
 mod dead_letters;
 mod faults;
 mod ledger;
