@@ -1,0 +1,10 @@
+-- Profiles of users at random, at 1,000 requests a second: 4 connections that wait 4 ms between two.
+dofile((debug.getinfo(1).source:match("@(.*)/") or ".") .. "/common.lua")
+
+function delay()
+  return 4
+end
+
+function request()
+  return wrk.format("GET", "/v1/users/" .. encoded(users[math.random(#users)]) .. "/profile")
+end
