@@ -9,7 +9,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod conformance;
+mod documents;
+mod erasure;
 mod figures;
+mod history;
 mod place;
 mod program;
 mod projection;
@@ -17,4 +20,5 @@ mod queries;
 mod rival;
 mod schema;
 mod servers;
+mod site;
 mod stage;
