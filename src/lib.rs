@@ -19,6 +19,7 @@ pub mod exclusive;
 pub mod failure;
 pub mod forest;
 pub mod generator;
+pub mod history;
 pub mod ingest;
 pub mod input;
 pub mod instance;

@@ -10,19 +10,22 @@ use topology::record::TopicId;
 
 use super::anywhere::OfPartition;
 use super::committed::{self, Committed, Reading};
+use super::copies::{self, Erased};
 use super::document::{Declared, Takes, gives, parameter};
 use super::orders::{Phase, looked_up, named, phase, unavailable};
 use super::problem::{Kind, Problem};
 use super::profile::rfc3339;
 use super::reply::Reply;
 use super::routes::{Answer, Call};
-use crate::orders::{Job, JobId};
-use crate::scoring::CommandKind;
+use crate::notify::entry::names_user;
+use crate::orders::{Job, JobId, Left};
+use crate::scoring::{CommandKind, audit_topic, notifications_topic, snoozes_topic};
+use crate::snoozes;
 
 /// What was found of the user in one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Found {
+pub(super) enum Found {
     /// Nothing is there.
     Deleted,
     /// What is there goes by itself: by a topic's retention, or at its next compaction.
@@ -37,8 +40,8 @@ enum Found {
 
 /// One place.
 #[derive(Serialize, JsonSchema)]
-struct Place {
-    /// `state`, `training`, or a topic's name.
+pub(super) struct Place {
+    /// `state`, `training`, `redis`, `postgres`, or a topic's name.
     place: String,
     found: Found,
     /// When all of it is gone at the latest, where that is known.
@@ -99,15 +102,24 @@ fn ordered_ms(job: &Job) -> i64 {
 fn places(call: &Call, id: &JobId, job: &Job, reading: &Reading) -> Result<Vec<Place>, Problem> {
     let command = job.command.as_ref().map(|command| command.user_id.clone());
     let user = command.or_else(|| job.decided.as_ref()?.user_id.clone());
+    let api = &call.site.api;
     let Some(user) = user else {
         return Err(Problem::new(Kind::NoSuchJob, "the records that say whom the erasure was about are gone themselves"));
     };
-    let mut places = vec![state(call, &user, reading), changelog(call, id, &user)?, training(job)];
+    let tombstone = api.orders.tombstone(id, &user).map_err(|why| unavailable(call, &why))?;
+    let mut places = vec![state(call, &user, reading), changelog(call, id, &user, tombstone)?, training(job)];
+    let after = job.decided.as_ref().map_or(0, |decided| decided.after);
+    let changelog = call.site.topic(api.orders.changelog());
+    places.extend(copies::places(
+        &api.tiers,
+        &Erased { user: &user, changelog, partition: id.partition, tombstone, from: id.changelog_from, after },
+    ));
     places.extend(topics(call, ordered_ms(job))?);
+    places.extend(compacted(call, &user)?);
     Ok(places)
 }
 
-fn place(place: &str, found: Found, why: impl Into<String>) -> Place {
+pub(super) fn place(place: &str, found: Found, why: impl Into<String>) -> Place {
     Place { place: place.to_owned(), found, until: None, why: why.into() }
 }
 
@@ -124,11 +136,11 @@ fn state(call: &Call, user: &str, reading: &Reading) -> Place {
     }
 }
 
-fn changelog(call: &Call, id: &JobId, user: &str) -> Result<Place, Problem> {
+fn changelog(call: &Call, id: &JobId, user: &str, tombstone: Option<u64>) -> Result<Place, Problem> {
     let orders = &call.site.api.orders;
     let unavailable = |why| unavailable(call, &why);
     let name = call.site.topic(orders.changelog());
-    let Some(tombstone) = orders.tombstone(id, user).map_err(unavailable)? else {
+    let Some(tombstone) = tombstone else {
         return Ok(place(name, Found::Deleted, "the tombstone itself is gone by now, and all before it went first"));
     };
     let why = format!("a tombstone at partition {}, offset {tombstone} ends it", id.partition);
@@ -147,6 +159,34 @@ fn training(job: &Job) -> Place {
     place("training", Found::Deleted, why)
 }
 
+/// Topics in which what is over ends with a tombstone.
+fn compacted(call: &Call, user: &str) -> Result<Vec<Place>, Problem> {
+    let application = call.site.api.topology.application();
+    let snooze = snoozes::Kind::User.key(user);
+    let snoozed = left(call, &snoozes_topic(application), |key, _| key == snooze.as_bytes(), SNOOZED)?;
+    let told = left(call, &notifications_topic(application), |key, value| names_user(key, value, user), TOLD)?;
+    Ok(snoozed.into_iter().chain(told).collect())
+}
+
+const SNOOZED: &str = "somebody has snoozed the user since: it ends at its time, or by `DELETE /v1/snoozes/{id}`";
+const TOLD: &str = "messages that name the user are on their way or were given up: each goes when it arrives, and of those given up the \
+                    oldest first";
+
+fn left(call: &Call, name: &str, is_of: impl Fn(&[u8], &[u8]) -> bool, there: &str) -> Result<Option<Place>, Problem> {
+    let Some(topic) = call.site.api.topology.topics().find(name) else { return Ok(None) };
+    let left = call.site.api.orders.left(topic, is_of).map_err(|why| unavailable(call, &why))?;
+    Ok(Some(match left {
+        Some(Left { records: 0, before: false }) => place(name, Found::Deleted, "nothing of the user is there"),
+        Some(Left { records: 0, before: true }) => {
+            place(name, Found::Expiring, "tombstones end what was there; values before them go when the broker next compacts")
+        }
+        Some(_) => place(name, Found::Present, there),
+        None => {
+            place(name, Found::Expiring, "too long to look through; what tombstones ended goes when the broker next compacts")
+        }
+    }))
+}
+
 /// Topics keep what they were given until it expires.
 fn topics(call: &Call, erased_ms: i64) -> Result<Vec<Place>, Problem> {
     let api = &call.site.api;
@@ -157,7 +197,13 @@ fn topics(call: &Call, erased_ms: i64) -> Result<Vec<Place>, Problem> {
         others.into_iter().filter(|&topic| !without_users(topic) && topic != api.orders.changelog()).collect();
     let told = api.orders.describe(&others).map_err(|why| unavailable(call, &why))?;
     let known = others.into_iter().zip(told).filter_map(|(topic, info)| Some((call.site.topic(topic), info?.kept)));
-    Ok(known.map(|(name, kept)| topic(name, kept, erased_ms)).collect())
+    let audit = audit_topic(topology.application());
+    let told = |(name, kept): (&str, Option<Kept>)| {
+        let place = topic(name, kept, erased_ms);
+        let why = if name == audit { format!("{}; it knows users by a keyed hash only", place.why) } else { place.why };
+        Place { why, ..place }
+    };
+    Ok(known.map(told).collect())
 }
 
 fn topic(name: &str, kept: Option<Kept>, erased_ms: i64) -> Place {

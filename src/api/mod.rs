@@ -20,13 +20,16 @@
 mod anywhere;
 mod auth;
 mod committed;
+mod copies;
 mod dead_letters;
 mod demo;
 mod document;
 mod erasure;
+mod export;
 mod exposition;
 mod graph;
 mod health;
+mod history;
 mod inference;
 mod labels;
 mod lines;

@@ -100,8 +100,8 @@ pub(crate) const RESET: Declared = Declared::new(
 pub(crate) const ERASE: Declared =
     Declared::new("Users", "Erases a user", &[gives::<Ordered>(202, "It will be; `receipt` lists every place.")])
         .details(
-            "Reaches local state, its copies, the changelog and training data. What lies in topics goes by their retention. Payments that \
-             come afterwards begin a new profile.",
+            "Reaches local state, its copies, the changelog, training data, Redis, and the rows of Postgres; ends the user's snooze. What lies in \
+             topics goes by their retention. Payments that come afterwards begin a new profile.",
         )
         .about(USER)
         .problems(&[Kind::InvalidUserId, Kind::BrokerUnavailable]);
@@ -127,6 +127,13 @@ fn order(call: &Call, kind: CommandKind) -> Answer {
     let site = &*call.site;
     let user = committed::checked(call.name.clone())?;
     let partition = partition_of(user.as_bytes(), site.profiles.partitions);
+    if kind == CommandKind::Erase {
+        site.api.snoozes.forget(&user).map_err(|why| {
+            error!(request = call.request, %why, "a user's snooze could not be ended");
+            Problem::new(Kind::BrokerUnavailable, "the user's snooze could not be ended; nothing was ordered")
+                .retry_after(RETRY_S)
+        })?;
+    }
     let given = site.api.orders.give(kind, &user, partition, site.api.clock.now_ms());
     let given = given.map_err(|why| unavailable(call, &why))?;
     let job_id = given.job.to_string();

@@ -130,6 +130,14 @@ kinds! {
     LoadRuns = "load-runs", CONFLICT, "A synthetic load is under way",
         "The demo makes one load at a time. DELETE /v1/demo/load stops the one under way; its status is `stopped` once its last payments \
          came back.";
+    /// There is no history to ask.
+    NoColdTier = "no-cold-tier", CONFLICT, "No cold tier is set up",
+        "What was said of payments is kept in Postgres, and DATABASE_URL names none. Set it, and give an instance the role `projection`: what \
+         the topics still hold is written then. The latest verdicts are at /v1/recent/verdicts.";
+    /// Postgres does not answer.
+    ColdTierUnavailable = "cold-tier-unavailable", SERVICE_UNAVAILABLE, "The cold tier does not answer",
+        "Postgres cannot be reached, refuses, or took longer than a question may. Nothing is known of what was asked for. Try again after \
+         Retry-After, where a question took too long with a shorter window of time.";
     /// The broker did not take it.
     BrokerUnavailable = "broker-unavailable", SERVICE_UNAVAILABLE, "The broker did not take the record",
         "What was asked for is written to a topic first, and that did not succeed, or not surely. The log has the cause under the \

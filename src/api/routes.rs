@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::{ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, STRICT_TRANSPORT_SECURITY};
+use hyper::header::{ACCEPT, ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use hyper::{HeaderMap, Method, Request, Response};
 use tokio::time::timeout;
 use tracing::{debug, error};
@@ -43,8 +43,8 @@ use super::rates::Key;
 use super::reply::{Content, Reply};
 use super::site::Site;
 use super::{
-    anywhere, dead_letters, demo, erasure, exposition, graph, inference, labels, models, notifications, orders, pages, payments,
-    probes, profile, recent, sessions, shadow, stores, stream, trail, train, users,
+    anywhere, dead_letters, demo, erasure, exposition, graph, history, inference, labels, models, notifications, orders, pages,
+    payments, probes, profile, recent, sessions, shadow, stores, stream, trail, train, users,
 };
 use crate::config::Scope;
 use crate::query::{ANSWERED_BY, HOP};
@@ -94,6 +94,8 @@ pub(crate) struct Call {
     pub(crate) authorization: Option<HeaderValue>,
     /// The last event that a reader of a stream has seen.
     pub(crate) last_event: Option<HeaderValue>,
+    /// True where the caller would rather have CSV than JSON.
+    pub(crate) wants_csv: bool,
     /// The body; empty for routes that take none.
     pub(crate) body: Bytes,
 }
@@ -116,9 +118,18 @@ impl Call {
             actor: None,
             authorization: request.headers().get(AUTHORIZATION).cloned(),
             last_event: request.headers().get(stream::LAST_EVENT_ID).cloned(),
+            wants_csv: wants_csv(request.headers()),
             body: Bytes::new(),
         }
     }
+}
+
+/// True where CSV stands before whatever JSON would do for, in `Accept`.
+fn wants_csv(headers: &HeaderMap) -> bool {
+    let ranges = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let mut named = ranges.map(|range| range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    let first = named.find(|range| matches!(&**range, "text/csv" | "application/json" | "application/*" | "*/*"));
+    first.as_deref() == Some("text/csv")
 }
 
 /// Whether a request's record is written. Clones share it.
@@ -233,6 +244,10 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/v1/stream/verdicts", QUERY, Run::Waiting(stream::verdicts)).says(&stream::VERDICTS),
     get("/v1/recent/verdicts", QUERY, Run::Aside(recent::list)).says(&recent::LIST),
     get("/v1/recent/verdicts/{}", QUERY, Run::Aside(recent::show)).says(&recent::SHOW),
+    get("/v1/verdicts", QUERY, Run::Waiting(history::verdicts)).says(&history::VERDICTS),
+    get("/v1/verdicts/{}", QUERY, Run::Waiting(history::show)).says(&history::SHOW),
+    get("/v1/anomalies", QUERY, Run::Waiting(history::anomalies)).says(&history::ANOMALIES),
+    get("/v1/users/{}/verdicts", QUERY, Run::Waiting(history::of_user)).says(&history::OF_ONE),
     get("/v1/dead-letters", QUERY, Run::Aside(dead_letters::show)).says(&dead_letters::SHOW),
     call("/v1/dead-letters/redrive", ADMIN, Run::Aside(dead_letters::redrive)).says(&dead_letters::REDRIVE),
     post("/v1/transactions", WRITE, Run::Unread(payments::take)).says(&payments::TAKE),

@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::message::Message;
+use super::message::{Message, digest};
 
 /// The last value of each key, as bytes.
 pub type Records = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -150,6 +150,18 @@ impl Order {
             Self::Resend { delivery } => format!("resend/{delivery}"),
             Self::Enable { target } => format!("enable/{target}"),
         })
+    }
+}
+
+/// True where a record holds a user's id, or its digest. A target that is not to know the user has deliveries that name verdicts only.
+#[must_use]
+pub fn names_user(key: &[u8], value: &[u8], user: &str) -> bool {
+    match Key::decode(key) {
+        Some(Key::Delivery(_)) => {
+            decode::<Delivery>(value).is_some_and(|delivery| delivery.message.user_id.as_deref() == Some(user))
+        }
+        Some(Key::Window(_, of)) => of == digest(&[user]),
+        _ => false,
     }
 }
 

@@ -13,9 +13,10 @@
 mod id;
 mod log;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use topology::broker::{Broker, BrokerError, TopicInfo};
+use topology::broker::{Bounds, Broker, BrokerError, TopicInfo};
 use topology::decision::Decision;
 use topology::record::{Record, TopicId, TopicPartition};
 use topology::topology::Topology;
@@ -70,6 +71,15 @@ pub struct Decided {
     pub user_id: Option<String>,
     /// When its command was written, in milliseconds since the epoch.
     pub at_ms: i64,
+}
+
+/// What a compacted topic holds of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Keys whose last record is of it.
+    pub records: usize,
+    /// There are records that later ones under their keys have replaced: the broker lets them go when it compacts.
+    pub before: bool,
 }
 
 struct Inner {
@@ -176,6 +186,29 @@ impl Orders {
             remains || record.offset >= tombstone
         })?;
         Ok(Some(remains))
+    }
+
+    /// What a compacted topic of one partition holds of something; none where that is too much to look through.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub fn left(&self, topic: TopicId, is_of: impl Fn(&[u8], &[u8]) -> bool) -> Result<Option<Left>, BrokerError> {
+        let at = Self::at(topic, 0);
+        let Bounds { start, end } = self.0.log.bounds(at)?;
+        if end.saturating_sub(start) > LOOKED_THROUGH_MAX {
+            return Ok(None);
+        }
+        let (mut held, mut before) = (BTreeSet::new(), false);
+        self.0.log.scan(at, start, &mut |record| {
+            let Some(key) = record.key else { return false };
+            // Whatever comes behind it under its key lets it go at the next compaction.
+            before |= held.remove(key);
+            if record.value.is_some_and(|value| is_of(key, value)) {
+                held.insert(key.to_vec());
+            }
+            false
+        })?;
+        Ok(Some(Left { records: held.len(), before }))
     }
 
     /// The profiles' changelog.

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! changelog             -> Warm (Redis)       group <app>-projection-redis      a thread each, and a group each, so that
-//! changelog, verdicts,  -> Cold (Postgres)    group <app>-projection-postgres   one that is down holds up only itself
-//! labels
+//! all of them           -> Cold (Postgres)    group <app>-projection-postgres   one that is down holds up only itself
 //! ```
+//!
+//! All of them: changelog, decisions (of which erasures reach the rows), verdicts, labels, models, notifications, audit.
 //!
 //! The group only shares out partitions. How far a partition has come lies in the tier itself, written with the rows: `follower` reads it
 //! before it reads the topic, again after every trouble, and now and then. So there is one way back from anything: outages of either
@@ -15,6 +16,7 @@
 //! | `mod` | threads |
 //! | `follower` | the loop of one tier |
 //! | `place` | where to go on, decided from what tier and topic say; pure |
+//! | `records` | what a record of the registry, the notifier or the trail has for a row |
 //! | `sink` | a batch of records into rows of Redis or Postgres |
 //! | `status` | how it is, for metrics and people |
 //!
@@ -22,6 +24,7 @@
 
 mod follower;
 mod place;
+mod records;
 mod sink;
 mod status;
 
@@ -64,7 +67,7 @@ impl Projection {
         status: &Arc<Status>,
     ) -> Result<Self, Unreachable> {
         let application = topology.application();
-        let sources = Sources::of(topology, &settings.verdicts_topic, &settings.labels_topic);
+        let sources = Sources::of(topology, &settings.verdicts_topic, &settings.labels_topic, &settings.models_topic);
         let currency = crate::portrait::currency(params);
         let mut running = Self::none();
         if !settings.roles.plays(Role::Projection) {

@@ -9,40 +9,68 @@ use topology::record::{Batch as Records, Record, TopicId};
 use topology::topology::Topology;
 
 use super::place::Place;
+use super::records;
 use crate::portrait::Portrait;
-use crate::scoring::UserProfile;
-use crate::tiers::{LabelRow, Part, VerdictRow, Warm, Writer};
+use crate::scoring::{UserProfile, audit_topic, notifications_topic};
+use crate::tiers::{Erasure, LabelRow, Part, VerdictRow, Warm, Writer};
 
-/// The topics that are projected, by number and name.
+/// What a topic holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Profiles,
+    Decisions,
+    Verdicts,
+    Labels,
+    Models,
+    Notifications,
+    Audit,
+}
+
+/// The topics that are projected.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    changelog: (TopicId, String),
-    verdicts: Option<(TopicId, String)>,
-    labels: Option<(TopicId, String)>,
+    all: Vec<(Kind, TopicId, String)>,
+    /// The payments' topic, as verdicts' ids name it.
+    lead: String,
 }
 
 impl Sources {
-    /// The topics of a scoring topology.
+    /// The topics of a scoring topology, by the names of its verdicts, labels and models.
     ///
     /// # Panics
-    /// Where the topology keeps no profiles, which no scoring topology does.
+    /// Where the topology keeps no profiles or decisions, as no scoring topology does.
     #[must_use]
-    pub fn of(topology: &Topology, verdicts: &str, labels: &str) -> Self {
-        let named = |name: &str| topology.topics().find(name).map(|topic| (topic, name.to_owned()));
+    pub fn of(topology: &Topology, verdicts: &str, labels: &str, models: &str) -> Self {
+        let sub = topology.subs().last().expect("invariant: a topology has a sub-topology");
         let changelog = topology.changelogs().last().expect("invariant: scoring keeps profiles");
-        Self {
-            changelog: (changelog, topology.topics().name(changelog).to_owned()),
-            verdicts: named(verdicts),
-            labels: named(labels),
-        }
+        let decisions = sub.decisions.expect("invariant: scoring writes decisions");
+        let find = |name: &str| topology.topics().find(name);
+        let kinds = [
+            (Kind::Profiles, Some(changelog)),
+            (Kind::Decisions, Some(decisions)),
+            (Kind::Verdicts, find(verdicts)),
+            (Kind::Labels, find(labels)),
+            (Kind::Models, find(models)),
+            (Kind::Notifications, find(&notifications_topic(topology.application()))),
+            (Kind::Audit, find(&audit_topic(topology.application()))),
+        ];
+        let name = |topic| topology.topics().name(topic).to_owned();
+        let all = kinds.into_iter().filter_map(|(kind, topic)| topic.map(|topic| (kind, topic, name(topic)))).collect();
+        Self { all, lead: name(sub.lead()) }
     }
 
-    fn all(&self) -> impl Iterator<Item = &(TopicId, String)> {
-        [Some(&self.changelog), self.verdicts.as_ref(), self.labels.as_ref()].into_iter().flatten()
+    fn profiles(&self) -> TopicId {
+        self.all[0].1
     }
 
-    fn name(&self, topic: TopicId) -> &str {
-        self.all().find(|(of, _)| *of == topic).map_or("", |(_, name)| name)
+    fn get(&self, topic: TopicId) -> (Kind, &str) {
+        let found = self.all.iter().find(|(_, of, _)| *of == topic);
+        let (kind, _, name) = found.expect("invariant: only these topics are followed");
+        (*kind, name)
+    }
+
+    fn named(&self, of: &[(TopicId, u32)]) -> Vec<(&str, u32)> {
+        of.iter().map(|&(topic, partition)| (self.get(topic).1, partition)).collect()
     }
 }
 
@@ -172,19 +200,18 @@ impl WarmSink {
 
 impl Sink for WarmSink {
     fn topics(&self) -> Vec<TopicId> {
-        vec![self.sources.changelog.0]
+        vec![self.sources.profiles()]
     }
 
     async fn progress(&mut self, of: &[(TopicId, u32)]) -> Result<Vec<Option<Progress>>, Unreachable> {
         self.warm.ping().await?;
-        let named: Vec<(&str, u32)> = of.iter().map(|&(topic, partition)| (self.sources.name(topic), partition)).collect();
-        self.warm.progress(&named).await
+        self.warm.progress(&self.sources.named(of)).await
     }
 
     async fn apply(&mut self, stretches: &[Stretch<'_>], _now_ms: i64) -> Result<Done, Unreachable> {
         let changes: Vec<Changes<'_>> =
             stretches.iter().map(|stretch| Changes::of(stretch.records, self.currency.as_ref())).collect();
-        let topic = &self.sources.changelog.1;
+        let (_, topic) = self.sources.get(self.sources.profiles());
         let pairs = stretches.iter().zip(&changes);
         let batches: Vec<Batch<'_>> =
             pairs.map(|(stretch, changes)| changes.batch(topic, stretch, stretch.records.get(0).from.partition)).collect();
@@ -215,44 +242,32 @@ impl ColdSink {
 
 impl Sink for ColdSink {
     fn topics(&self) -> Vec<TopicId> {
-        self.sources.all().map(|(topic, _)| *topic).collect()
+        self.sources.all.iter().map(|(_, topic, _)| *topic).collect()
     }
 
     async fn progress(&mut self, of: &[(TopicId, u32)]) -> Result<Vec<Option<Progress>>, Unreachable> {
-        let named: Vec<(&str, u32)> = of.iter().map(|&(topic, partition)| (self.sources.name(topic), partition)).collect();
-        self.writer.cold().progress(&named).await
+        self.writer.cold().progress(&self.sources.named(of)).await
     }
 
     async fn apply(&mut self, stretches: &[Stretch<'_>], now_ms: i64) -> Result<Done, Unreachable> {
-        let is = |stretch: &Stretch<'_>, of: Option<&(TopicId, String)>| {
-            of.is_some_and(|(topic, _)| *topic == stretch.records.get(0).from.topic)
-        };
+        let profiles = self.sources.profiles();
         let changes: Vec<Option<Changes<'_>>> = stretches
             .iter()
             .map(|stretch| {
-                is(stretch, Some(&self.sources.changelog)).then(|| Changes::of(stretch.records, self.currency.as_ref()))
+                let is = stretch.records.get(0).from.topic == profiles;
+                is.then(|| Changes::of(stretch.records, self.currency.as_ref()))
             })
             .collect();
         let mut unreadable: u64 = changes.iter().flatten().map(|changes| changes.unreadable).sum();
         let mut parts = Vec::with_capacity(stretches.len());
         for (stretch, changes) in stretches.iter().zip(&changes) {
-            let from = stretch.records.get(0).from;
-            let topic = self.sources.name(from.topic);
-            let batch = match changes {
-                Some(changes) => changes.batch(topic, stretch, from.partition),
-                None => frame(topic, stretch, from.partition),
-            };
-            let mut part = Part { batch, verdicts: Vec::new(), labels: Vec::new() };
-            if is(stretch, self.sources.verdicts.as_ref()) {
-                part.verdicts.extend(stretch.records.iter().filter_map(|record| VerdictRow::decode(record.value?)));
-                unreadable += (stretch.records.len() - part.verdicts.len()) as u64;
-            } else if is(stretch, self.sources.labels.as_ref()) {
-                let label = |record: Record<'_>| format!("{topic}:{}:{}", from.partition, record.offset);
-                let rows = stretch.records.iter();
-                part.labels.extend(rows.filter_map(|record| LabelRow::decode(record.value?, label(record), record.timestamp)));
-                unreadable += (stretch.records.len() - part.labels.len()) as u64;
-            }
-            parts.push(part);
+            parts.push(match changes {
+                Some(changes) => {
+                    let from = stretch.records.get(0).from;
+                    Part::new(changes.batch(self.sources.get(from.topic).1, stretch, from.partition))
+                }
+                None => part(&self.sources, stretch, &mut unreadable),
+            });
         }
         let outcome = self.writer.apply(&parts, now_ms).await?;
         Ok(Done { applied: outcome.applied, unreadable, expired: outcome.expired })
@@ -261,4 +276,34 @@ impl Sink for ColdSink {
     async fn tidy(&mut self, now_ms: i64) -> Result<(), Unreachable> {
         self.writer.tidy(now_ms).await
     }
+}
+
+/// The rows of a stretch that holds no profiles; what is no row is counted.
+fn part<'a>(sources: &'a Sources, stretch: &Stretch<'a>, unreadable: &mut u64) -> Part<'a> {
+    let from = stretch.records.get(0).from;
+    let (kind, topic) = sources.get(from.topic);
+    let mut part = Part::new(frame(topic, stretch, from.partition));
+    for record in stretch.records.iter() {
+        *unreadable += u64::from(!take(sources, kind, topic, record, &mut part));
+    }
+    part
+}
+
+/// False where the record is none of its topic's.
+fn take<'a>(sources: &'a Sources, kind: Kind, topic: &str, record: Record<'a>, part: &mut Part<'a>) -> bool {
+    let id = || format!("{topic}:{}:{}", record.from.partition, record.offset);
+    let Record { key, value, timestamp, .. } = record;
+    // A record may be right and have no row.
+    let taken = match kind {
+        Kind::Profiles => None, // Those have `Changes`.
+        Kind::Decisions => value
+            .and_then(|value| Erasure::decode(&sources.lead, key, value, timestamp))
+            .map(|erasure| part.erasures.extend(erasure)),
+        Kind::Verdicts => value.and_then(VerdictRow::decode).map(|row| part.verdicts.push(row)),
+        Kind::Labels => value.and_then(|value| LabelRow::decode(value, id(), key, timestamp)).map(|row| part.labels.push(row)),
+        Kind::Models => records::model(&record).map(|row| part.models.extend(row)),
+        Kind::Notifications => records::notification(&record).map(|row| part.notifications.extend(row)),
+        Kind::Audit => records::audit(&record, id()).map(|row| part.audit.push(row)),
+    };
+    taken.is_some()
 }

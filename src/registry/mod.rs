@@ -34,6 +34,6 @@ pub(crate) use artifacts::use_tls;
 pub use artifacts::{ArtifactFault, Artifacts};
 pub(crate) use log::writer;
 pub use log::{BrokerLog, ModelsLog, Write};
-pub use record::{Activation, Cost, LastRetrain, Request, Retrained, Shadowing, Tally, Version};
+pub use record::{Activation, Cost, LastRetrain, Request, Retrained, Shadowing, Tally, Version, is_id};
 pub use service::{Refusal, Registry, RegistryError, SHADOWS_MAX};
 pub use view::{State, View};

@@ -3,7 +3,7 @@
 //! Payments are scored as ever, and verdicts and `anomalies` stay as they are; notifications and the dashboard's list ask
 //! [`Snoozes::is_snoozed`] and leave out what is. The compacted topic `<application>-snoozes` (one partition, read whole by every instance)
 //! holds one record for each name, under `user:NAME` or `merchant:NAME`; a tombstone ends it early.
-//! Limits: [`SNOOZES_MAX`] at once. A user's name is personal data: erasing the user takes [`Snoozes::end`] along.
+//! Limits: [`SNOOZES_MAX`] at once. A user's name is personal data: erasing the user takes [`Snoozes::forget`] along.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,7 +46,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn key(self, name: &str) -> String {
+    /// The key of its record.
+    #[must_use]
+    pub fn key(self, name: &str) -> String {
         match self {
             Self::User => format!("user:{name}"),
             Self::Merchant => format!("merchant:{name}"),
@@ -191,6 +193,20 @@ impl Snoozes {
         }
         let offset = self.write(id, None)?;
         self.reach(offset)
+    }
+
+    /// Ends what a user is snoozed by, if anything: part of erasing them.
+    ///
+    /// # Errors
+    /// The broker's.
+    pub fn forget(&self, user: &str) -> Result<(), SnoozeError> {
+        // An instance that has just started may not have read all there is.
+        self.look(LOOK)?;
+        match self.end(&Kind::User.key(user)) {
+            // The record is written: that another look shows it is no part of it.
+            Err(SnoozeError::Unknown | SnoozeError::Pending) => Ok(()),
+            other => other,
+        }
     }
 
     fn write(&self, id: &str, value: Option<&[u8]>) -> Result<u64, BrokerError> {

@@ -16,7 +16,10 @@ use std::time::Duration;
 
 use crate::config::Settings;
 
-pub use cold::{Cold, ColdOptions, LabelRow, Outcome, Part, SCHEMA_VERSION, VerdictRow, Writer, postgres_text, severity_rank};
+pub use cold::{
+    AuditRow, Cold, ColdOptions, Erasure, LabelRow, ModelRow, NotificationRow, Outcome, Part, Remains, SCHEMA_VERSION, Told,
+    VerdictRow, Writer, postgres_text, postgres_time, severity_rank,
+};
 pub use recall::Ladder;
 pub use state::tier::Unreachable;
 pub use warm::{Warm, WarmOptions};

@@ -70,7 +70,7 @@ fn figure_verdicts_into_postgres() {
         verdict["event_time"] = (1_795_000_000_000_u64 + number * 1_000 / STREAM_RATE).into();
         (user, serde_json::to_vec(&verdict).unwrap())
     });
-    let sources = Sources::of(&stage.api().topology, "verdicts", "labels");
+    let sources = Sources::of(&stage.api().topology, "verdicts", "labels", "models");
     let options = ColdOptions { connections: 1, statement_timeout: WRITE_TIMEOUT, ..ColdOptions::default() };
     let cold = Cold::open(&server.url, &stage.application, &options).unwrap();
     drop(stage.wait(cold.get()).unwrap());
@@ -96,7 +96,7 @@ fn figure_profiles_into_redis() {
     fill(&stage, changelog, PROFILES, |number| {
         (format!("user {number:08}"), values[(number % values.len() as u64) as usize].clone())
     });
-    let sources = Sources::of(&stage.api().topology, "verdicts", "labels");
+    let sources = Sources::of(&stage.api().topology, "verdicts", "labels", "models");
     let warm =
         Warm::open(&server.url, &stage.application, WarmOptions { timeout: WRITE_TIMEOUT, ..WarmOptions::default() }).unwrap();
     let status = Status::default();

@@ -9,8 +9,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod conformance;
+mod documents;
+mod erasure;
 mod eviction;
 mod figures;
+mod history;
 mod place;
 mod program;
 mod projection;
@@ -18,4 +21,5 @@ mod queries;
 mod rival;
 mod schema;
 mod servers;
+mod site;
 mod stage;

@@ -18,7 +18,7 @@ pub struct Rival(Projection);
 
 impl Rival {
     pub fn start(stage: &Stage, redis: &ServerUrl, postgres: &ServerUrl, name: &str) -> Self {
-        let sources = Sources::of(&stage.api().topology, "verdicts", "labels");
+        let sources = Sources::of(&stage.api().topology, "verdicts", "labels", "models");
         let status = Status::default();
         let mut projection = Projection::none();
         let warm = Warm::open(redis, &stage.application, WarmOptions::default()).unwrap();

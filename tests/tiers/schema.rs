@@ -1,6 +1,8 @@
 //! The schema: made once, whoever comes first, and its indexes are used.
 
-use mangrove::tiers::{Cold, ColdOptions, Outcome, Part, SCHEMA_VERSION, VerdictRow, Writer};
+use mangrove::history::{self, Place, Question};
+use mangrove::tiers::{Cold, ColdOptions, LabelRow, Outcome, Part, SCHEMA_VERSION, VerdictRow, Writer};
+use models::Severity;
 use state::tier::Batch;
 
 use crate::place;
@@ -71,7 +73,7 @@ async fn write(writer: &mut Writer, partition: u32, values: &[Vec<u8>], now_ms: 
     let to = values.len() as u64;
     let batch = Batch { topic: "verdicts", partition, generation: 1, from: 0, to, first: true, changes: Vec::new() };
     let verdicts = values.iter().map(|value| VerdictRow::decode(value).expect("a verdict")).collect();
-    writer.apply(&[Part { batch, verdicts, labels: Vec::new() }], now_ms).await.unwrap()
+    writer.apply(&[Part { verdicts, ..Part::new(batch) }], now_ms).await.unwrap()
 }
 
 /// The questions of the API, each answered by its index and not by reading a day through.
@@ -83,27 +85,34 @@ async fn the_questions_of_the_api_use_their_indexes() {
     let values: Vec<_> =
         (0..40_000).map(|number| verdict(number, TODAY_MS - (number % 4) as i64 * DAY_MS + number as i64)).collect();
     write(&mut writer, 0, &values, TODAY_MS).await;
-    let client = cold.get().await.unwrap();
-    client.batch_execute("ANALYZE verdicts").await.unwrap();
-    let time = "event_time >= '2026-11-20' AND event_time < '2026-11-24'";
-    let newest = "ORDER BY event_time DESC, id LIMIT 100";
+    cold.get().await.unwrap().batch_execute("ANALYZE verdicts").await.unwrap();
+    let all = || Question { from_ms: TODAY_MS - 2 * DAY_MS, to_ms: TODAY_MS, ..Question::default() };
+    let high = || vec![Severity::High];
     let questions = [
-        ("event_time", format!("{time} {newest}")),
-        ("user_id_event_time", format!("user_id = 'user 5' AND {time} {newest}")),
-        ("merchant_event_time", format!("merchant = 'shop 5' AND {time} {newest}")),
-        ("model_id_event_time", format!("model_id = 'candidate' AND {time} {newest}")),
-        ("event_time_idx1", format!("is_anomaly AND {time} {newest}")),
-        ("event_time_idx1", format!("is_anomaly AND severity = 3 AND {time} {newest}")),
-        ("pkey", "id = 'transactions:1:4001'".to_owned()),
+        ("event_time", all()),
+        ("user_id_event_time", Question { user: Some("user 5".into()), ..all() }),
+        ("merchant_event_time", Question { merchant: Some("shop 5".into()), ..all() }),
+        ("model_id_event_time", Question { model: Some("candidate".into()), ..all() }),
+        ("event_time_idx1", Question { anomalies: true, ..all() }),
+        ("event_time_idx1", Question { severities: high(), ..all() }),
+        ("event_time_idx1", Question { anomalies: true, severities: high(), ..all() }),
     ];
     for (index, question) in questions {
-        let explain = format!("EXPLAIN SELECT * FROM verdicts WHERE {question}");
-        let plan: Vec<String> = client.query(&explain, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
-        let plan = plan.join("\n");
-        assert!(plan.contains(index) && !plan.contains("Seq Scan"), "{question}\n{plan}");
-        let found = client.query(&format!("SELECT id FROM verdicts WHERE {question}"), &[]).await.unwrap();
-        assert!(!found.is_empty(), "{question}");
+        let first = history::verdicts(&cold, &question, 10).await.unwrap();
+        assert_eq!(first.len(), 10, "{question:?}");
+        let next = Question { after: first.last().map(Place::of), ..question.clone() };
+        for question in [question, next] {
+            let plan = history::plan(&cold, &question, 100).await.unwrap();
+            assert!(plan.contains(index) && !plan.contains("Seq Scan"), "{question:?}\n{plan}");
+            let days = ["20261120", "20261121", "20261122", "20261123"].map(|day| plan.contains(day));
+            assert_eq!(days, [false, true, true, false], "only the window's days are looked at: {question:?}\n{plan}");
+        }
     }
+    let one = "EXPLAIN SELECT * FROM verdicts WHERE id = 'transactions:1:4001'";
+    let plan = cold.get().await.unwrap().query(one, &[]).await.unwrap();
+    let plan = plan.iter().map(|row| row.get(0)).collect::<Vec<String>>().join("\n");
+    assert!(plan.contains("pkey") && !plan.contains("Seq Scan"), "{plan}");
+    assert!(history::one(&cold, "transactions:1:4001").await.unwrap().is_some());
 }
 
 /// Days come and go as `HISTORY_DAYS` says, by event time; what is too old is left out and counted, in whatever order it comes.
@@ -148,6 +157,11 @@ async fn odd_values_are_kept_and_impossible_ones_left_out() {
     let rows = client.query("SELECT merchant, tx_id, amount FROM verdicts ORDER BY id", &[]).await.unwrap();
     assert_eq!(rows.len(), 2);
     assert_eq!(rows[1].get::<_, String>(0), "nul\u{2400} '\"\\N\t\u{1f980}");
+    let at_no_time = br#"{"verdict_id":"v","label":"fraud","at":-9223372036854775808}"#;
+    let label = LabelRow::decode(at_no_time, "labels:0:0".into(), Some(b"nul\0"), i64::MAX).expect("a label");
+    let batch = Batch { topic: "labels", partition: 0, generation: 1, from: 0, to: 1, first: true, changes: Vec::new() };
+    writer.apply(&[Part { labels: vec![label], ..Part::new(batch) }], TODAY_MS).await.unwrap();
+    assert_eq!(client.query("SELECT 1 FROM labels WHERE user_id = 'nul\u{2400}'", &[]).await.unwrap().len(), 1);
     value["merchant"] = "m".repeat(5_000).into();
     assert!(VerdictRow::decode(&serde_json::to_vec(&value).unwrap()).is_none(), "no index takes it");
 }

@@ -16,6 +16,7 @@ use models::Verdict;
 use state::tier::{Guard, Held, Lookup};
 use tempfile::TempDir;
 use topology::broker::{Broker as _, Publisher as _, Reader as _};
+use topology::decision::Decision;
 use topology::partitioner::partition_of;
 use topology::record::{Fetched, Outgoing, TopicId, TopicPartition};
 
@@ -149,11 +150,6 @@ impl Stage {
         self.runtime.block_on(future)
     }
 
-    /// Lets something run beside the test.
-    pub fn spawn<F: Future<Output: Send> + Send + 'static>(&self, future: F) {
-        self.runtime.spawn(future);
-    }
-
     /// How the projection finds a tier.
     pub fn tier(&self, name: &str) -> TierView {
         let all = self.api().projection.all();
@@ -226,6 +222,15 @@ impl Stage {
     pub fn say(&self, topic: &str, records: &[(&str, &str)]) {
         let records = records.iter().map(|(user, value)| ((*user).to_owned(), Some((*value).to_owned())));
         self.send(self.topic(topic), records);
+    }
+
+    /// Writes one record to the first partition of a topic.
+    pub fn put(&self, topic: &str, key: &str, value: Option<&str>) {
+        let to = TopicPartition { topic: self.topic(topic), partition: 0 };
+        let mut publisher = self.broker.publisher().unwrap();
+        let (key, value) = (Some(key.as_bytes()), value.map(str::as_bytes));
+        publisher.send(&Outgoing { to, key, value, timestamp: NOON_MS, headers: &[] }).unwrap();
+        publisher.flush().unwrap();
     }
 
     /// All committed records of a topic: partition, offset, key, value.
@@ -310,15 +315,29 @@ impl Stage {
         until("Postgres holds the fold of the changelog", || {
             self.wait(Self::held(&cold, &users)).filter(|held| *held == expected).map(drop)
         });
+        let erased = self.erased();
         let mut verdicts = BTreeMap::new();
-        for (_, _, _, value) in self.records(self.topic("verdicts")) {
+        for (_, _, user, value) in self.records(self.topic("verdicts")) {
             let verdict: Verdict = serde_json::from_slice(&value.unwrap()).unwrap();
-            verdicts.insert(verdict.id.clone(), verdict);
+            let offset: u64 = verdict.id.rsplit(':').next().unwrap().parse().unwrap();
+            if erased.get(&user).is_none_or(|&after| offset >= after) {
+                verdicts.insert(verdict.id.clone(), verdict);
+            }
         }
-        until("Postgres holds every verdict", || {
+        until("Postgres holds every verdict, but for those of users from before their erasure", || {
             let rows = self.wait(Self::verdicts(&cold))?;
-            (rows.len() >= verdicts.len()).then(|| assert_eq!(rows, verdicts, "each as it is in the topic"))
+            rows.keys().eq(verdicts.keys()).then(|| assert_eq!(rows, verdicts, "each as it is in the topic"))
         });
+    }
+
+    /// By user: the payments' next offset at the erasure.
+    fn erased(&self) -> BTreeMap<Vec<u8>, u64> {
+        let decisions = self.topic(&format!("{}-decisions", self.application));
+        let erasure = |(_, _, user, value): Seen| {
+            let decision = Decision::decode(&value?).ok().filter(|decision| decision.kind == "erase")?;
+            Some((user, decision.after))
+        };
+        self.records(decisions).into_iter().filter_map(erasure).collect()
     }
 
     /// The verdicts as Postgres has them, by id.
@@ -349,7 +368,15 @@ impl Stage {
         let cold = self.cold();
         self.wait(async {
             let client = cold.get().await.unwrap();
-            let tables = ["verdicts", "profiles", "labels", "(SELECT topic, partition, generation, next_offset FROM projection)"];
+            let tables = [
+                "verdicts",
+                "profiles",
+                "labels",
+                "models",
+                "notifications",
+                "audit",
+                "(SELECT topic, partition, generation, next_offset FROM projection)",
+            ];
             let mut dump = Vec::new();
             for table in tables {
                 let rows = client.query(&format!("SELECT t::text FROM {table} AS t ORDER BY 1"), &[]).await.unwrap();

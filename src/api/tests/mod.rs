@@ -7,6 +7,7 @@ mod arbitrary;
 mod client;
 mod contract;
 mod deployed;
+mod history;
 mod inference;
 mod models;
 mod notifications;

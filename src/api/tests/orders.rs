@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use super::client::Got;
 use super::world::{NOW_MS, World};
+use crate::notify::entry::{Delivery, Key, State};
+use crate::notify::message::Message;
 use crate::scoring::ScoringParams;
 
 fn pay(world: &mut World, user: &str, count: i64) {
@@ -131,6 +133,61 @@ fn a_topic_with_a_retention_says_when_the_last_of_it_is_gone() {
     let receipt = world.get(text(&ordered["receipt"])).json();
     let verdicts = place(&receipt, "verdicts");
     assert_eq!((&verdicts["found"], &verdicts["until"]), (&json!("expiring"), &json!("2023-11-15T22:13:20Z")), "a day on");
+}
+
+#[test]
+fn an_erasure_ends_the_users_snooze() {
+    let mut world = World::running(ScoringParams::default());
+    pay(&mut world, "ann", 1);
+    let snooze = |world: &World, what: &str, name: &str| {
+        let body = json!({what: name, "reason": "on holiday", "hours": 5}).to_string();
+        assert_eq!(world.client().post("/v1/snoozes", body.as_bytes()).status, 201);
+    };
+    for (what, name) in [("user_id", "ann"), ("user_id", "bob"), ("merchant", "ann")] {
+        snooze(&world, what, name);
+    }
+    let ordered = taken(&erase(&world, "ann"));
+    world.run();
+    let left = world.get("/v1/snoozes").json();
+    let left: Vec<&str> = left["snoozes"].as_array().expect("a list").iter().map(|snooze| text(&snooze["id"])).collect();
+    assert_eq!(left, ["merchant:ann", "user:bob"]);
+    let found = |world: &World, name: &str| place(&world.get(text(&ordered["receipt"])).json(), name)["found"].clone();
+    assert_eq!(found(&world, "test-snoozes"), "expiring", "the record is there until the topic is compacted");
+    assert_eq!(found(&world, "test-notifications"), "deleted", "nobody was told of the user");
+    snooze(&world, "user_id", "ann");
+    assert_eq!(found(&world, "test-snoozes"), "present", "somebody did it again");
+}
+
+#[test]
+fn the_receipt_says_whether_a_message_names_the_user() {
+    let mut world = World::running(ScoringParams::default());
+    pay(&mut world, "ann", 1);
+    let mut verdict = world.verdicts().remove(0);
+    verdict.user_id = "ann".into();
+    let tell = |world: &mut World, id: &str, names: bool| {
+        let message = Message::new(&verdict, names);
+        let delivery = Delivery {
+            id: id.into(),
+            target: "ops".into(),
+            state: State::Pending,
+            made_ms: NOW_MS,
+            next_ms: NOW_MS,
+            attempts: 0,
+            trouble: None,
+            message,
+        };
+        let value = serde_json::to_vec(&delivery).expect("a delivery");
+        world.write("test-notifications", &Key::Delivery(id.into()).encode(), &value);
+    };
+    let ordered = taken(&erase(&world, "ann"));
+    world.run();
+    let found = |world: &World| place(&world.get(text(&ordered["receipt"])).json(), "test-notifications")["found"].clone();
+    tell(&mut world, "msg_1", false);
+    assert_eq!(found(&world), "deleted", "a target that is not to know the user does not");
+    tell(&mut world, "msg_2", true);
+    assert_eq!(found(&world), "present");
+    tell(&mut world, "msg_2", false);
+    assert_eq!(found(&world), "expiring");
 }
 
 #[test]

@@ -8,11 +8,15 @@
 //! | `rows` | what a record says, and what is left out |
 //! | `write` | what the projection writes: rows and progress in one transaction |
 //! | `days` | verdicts are kept by day: partitions are made when needed and dropped after `HISTORY_DAYS` |
+//! | `documents` | models, notifications, the trail |
+//! | `erasures` | who was erased: rows go, and do not come back |
 //! | `errors` | what an error says, without what it might repeat |
 //!
 //! Limits: needs a connection of its own for each session (a pooler in between must pool sessions, not transactions).
 
 mod days;
+mod documents;
+mod erasures;
 mod errors;
 mod profiles;
 mod rows;
@@ -31,7 +35,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{READ_TIMEOUT, ServerUrl, Unreachable};
 
-pub use profiles::postgres_text;
+pub use documents::{AuditRow, ModelRow, NotificationRow, Told};
+pub use erasures::{Erasure, Remains};
+pub use profiles::{postgres_text, postgres_time};
 pub use rows::{LabelRow, VerdictRow, severity_rank};
 pub use schema::SCHEMA_VERSION;
 pub use write::{Outcome, Part, Writer};

@@ -40,9 +40,13 @@ const ADVANCE: &str = "
     ON CONFLICT (topic, partition) DO UPDATE SET
         generation = excluded.generation, next_offset = excluded.next_offset, updated_at = now()";
 
-/// Milliseconds since the epoch as a time; what no calendar has becomes its first or last one.
-pub(super) fn time(ms: i64) -> Timestamp {
-    Timestamp::from_millisecond(ms).unwrap_or(if ms < 0 { Timestamp::MIN } else { Timestamp::MAX })
+/// Milliseconds since the epoch as a time that Postgres takes: what lies outside of the years 1 to 9999 becomes the first or last moment
+/// of them (but for the last hours, which no calendar of ours has).
+#[must_use]
+pub fn postgres_time(ms: i64) -> Timestamp {
+    const FIRST: i64 = -62_135_596_800_000;
+    const LAST: i64 = 253_402_207_200_000;
+    Timestamp::from_millisecond(ms.clamp(FIRST, LAST)).expect("invariant: these years are in any calendar")
 }
 
 /// Where a partition stands, its row locked until the transaction's end: of two projectors of one partition one waits for the other.
@@ -86,7 +90,7 @@ pub(super) async fn write(transaction: &Transaction<'_>, batch: &Batch<'_>) -> R
     });
     let users: Vec<&str> = changes.iter().map(|(user, _)| user.as_ref()).collect();
     let offsets: Vec<i64> = changes.iter().map(|(_, change)| change.offset as i64).collect();
-    let times: Vec<Timestamp> = changes.iter().map(|(_, change)| time(change.at_ms)).collect();
+    let times: Vec<Timestamp> = changes.iter().map(|(_, change)| postgres_time(change.at_ms)).collect();
     let values: Vec<Option<&[u8]>> = changes.iter().map(|(_, change)| change.value).collect();
     let jsons: Vec<&str> = changes.iter().map(|(_, change)| change.json).collect();
     let statement = transaction.prepare_cached(WRITE).await?;

@@ -86,6 +86,8 @@ pub struct LabelRow<'a> {
     at: Option<Moment<'a>>,
     #[serde(skip)]
     pub(super) at_ms: i64,
+    #[serde(skip)]
+    pub(super) written_ms: i64,
 }
 
 /// RFC 3339, or milliseconds since the epoch.
@@ -98,11 +100,13 @@ enum Moment<'a> {
 }
 
 impl<'a> LabelRow<'a> {
-    /// From a record of the labels topic with that id (`topic:partition:offset`) and time; none where it is no label.
+    /// From a record of the labels topic with that id (`topic:partition:offset`), key and time; none where it is no label. One that
+    /// names no user is about its key's: so an erasure finds it.
     #[must_use]
-    pub fn decode(bytes: &'a [u8], id: String, record_ms: i64) -> Option<Self> {
+    pub fn decode(bytes: &'a [u8], id: String, key: Option<&'a [u8]>, record_ms: i64) -> Option<Self> {
         let mut row: Self = serde_json::from_slice(bytes).ok()?;
-        row.id = id;
+        (row.id, row.written_ms) = (id, record_ms);
+        let key = key.and_then(|key| std::str::from_utf8(key).ok()).filter(|key| (1..=NAME_BYTES_MAX).contains(&key.len()));
         row.at_ms = match &row.at {
             None => record_ms,
             Some(Moment::Ms(ms)) => *ms,
@@ -112,6 +116,7 @@ impl<'a> LabelRow<'a> {
         let names = row.user_id.iter().chain(&row.tx_id).chain(&row.by);
         let fits = names.into_iter().all(|name| name.len() <= NAME_BYTES_MAX)
             && row.verdict_id.iter().all(|id| id.len() <= ID_BYTES_MAX);
+        row.user_id = row.user_id.or(key.map(Cow::Borrowed));
         (points && fits && matches!(&*row.label, "fraud" | "legitimate")).then_some(row)
     }
 }
@@ -122,12 +127,13 @@ mod tests {
 
     #[test]
     fn labels_point_somewhere_and_say_something() {
-        let decode = |text: &'static str| LabelRow::decode(text.as_bytes(), "labels:0:7".into(), 5);
+        let decode = |text: &'static str| LabelRow::decode(text.as_bytes(), "labels:0:7".into(), Some(b"k"), 5);
         let label = decode(r#"{"verdict_id":"transactions:0:1","label":"fraud","by":"ann","at":"2026-11-23T00:00:00Z"}"#);
         let label = label.expect("a label");
         assert_eq!((label.at_ms, label.id.as_str(), label.by.as_deref()), (1_795_392_000_000, "labels:0:7", Some("ann")));
+        assert_eq!((label.written_ms, label.user_id.as_deref()), (5, Some("k")), "its key says whose payment it is about");
         let label = decode(r#"{"tx_id":"t","user_id":"u","label":"legitimate","more":1}"#).expect("a label");
-        assert_eq!(label.at_ms, 5, "without a time it is the record's");
+        assert_eq!((label.at_ms, label.user_id.as_deref()), (5, Some("u")), "without a time it is the record's");
         assert_eq!(decode(r#"{"verdict_id":"v","label":"fraud","at":17}"#).expect("a label").at_ms, 17);
         for wrong in [
             r#"{"label":"fraud"}"#,
@@ -151,7 +157,7 @@ mod tests {
         #[test]
         fn no_bytes_whatever_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
             let _ = VerdictRow::decode(&bytes);
-            let _ = LabelRow::decode(&bytes, String::new(), 0);
+            let _ = LabelRow::decode(&bytes, String::new(), Some(&bytes), 0);
         }
     }
 }

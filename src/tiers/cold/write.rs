@@ -17,7 +17,9 @@ use tokio_postgres::types::Type;
 use super::super::TOMBSTONES_KEPT;
 use super::Cold;
 use super::days::{self, Day, Window, day_of};
-use super::profiles::{self, postgres_text, time};
+use super::documents::{self, AuditRow, ModelRow, NotificationRow};
+use super::erasures::{self, Erasure};
+use super::profiles::{self, postgres_text, postgres_time};
 use super::rows::{LabelRow, VerdictRow, severity_rank};
 
 /// Records of one topic's partition, on their way in.
@@ -29,6 +31,23 @@ pub struct Part<'a> {
     pub verdicts: Vec<VerdictRow<'a>>,
     /// Labels.
     pub labels: Vec<LabelRow<'a>>,
+    /// Users who were erased.
+    pub erasures: Vec<Erasure<'a>>,
+    /// Models.
+    pub models: Vec<ModelRow>,
+    /// Notifications.
+    pub notifications: Vec<NotificationRow>,
+    /// The trail.
+    pub audit: Vec<AuditRow>,
+}
+
+impl<'a> Part<'a> {
+    /// Without any rows.
+    #[must_use]
+    pub fn new(batch: Batch<'a>) -> Self {
+        let (verdicts, labels, erasures) = (Vec::new(), Vec::new(), Vec::new());
+        Self { batch, verdicts, labels, erasures, models: Vec::new(), notifications: Vec::new(), audit: Vec::new() }
+    }
 }
 
 /// What came of some parts.
@@ -97,10 +116,21 @@ impl Writer {
             .filter(|verdict| window.holds(day_of(verdict.event_time)))
             .collect();
         outcome.expired = taken.iter().map(|(part, _)| part.verdicts.len() as u64).sum::<u64>() - kept.len() as u64;
+        // Before any row is touched, so that nobody waits for one while holding it.
+        let erases = taken.iter().any(|(part, _)| !part.erasures.is_empty());
+        if erases || !kept.is_empty() || taken.iter().any(|(part, _)| !part.labels.is_empty()) {
+            erasures::lock(&transaction, erases).await?;
+        }
+        for (part, _) in &taken {
+            erasures::write(&transaction, part.batch.partition, &part.erasures).await?;
+        }
         insert_verdicts(&transaction, &kept).await?;
         for (part, progress) in &taken {
             profiles::write(&transaction, &part.batch).await?;
             insert_labels(&transaction, &part.labels).await?;
+            documents::write_models(&transaction, part.batch.generation, &part.models).await?;
+            documents::write_notifications(&transaction, part.batch.generation, &part.notifications).await?;
+            documents::write_audit(&transaction, &part.audit).await?;
             profiles::advance(&transaction, part.batch.topic, part.batch.partition, *progress).await?;
         }
         transaction.commit().await?;
@@ -152,7 +182,7 @@ impl Writer {
         for &day in known.iter().filter(|&&day| day < window.first) {
             days::remove(client, day).await?;
         }
-        let until = time(now_ms - TOMBSTONES_KEPT.as_millis() as i64);
+        let until = postgres_time(now_ms - TOMBSTONES_KEPT.as_millis() as i64);
         client.execute("DELETE FROM profiles WHERE value IS NULL AND updated_at < $1", &[&until]).await.map(drop)
     }
 }
@@ -176,7 +206,6 @@ const COLUMNS: [(&str, Type); 16] = [
     ("model_id", Type::TEXT),
 ];
 
-/// Inserts each id once.
 async fn insert_verdicts(transaction: &Transaction<'_>, rows: &[&VerdictRow<'_>]) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
@@ -195,7 +224,7 @@ async fn insert_verdicts(transaction: &Transaction<'_>, rows: &[&VerdictRow<'_>]
             .as_mut()
             .write(&[
                 &postgres_text(&row.id),
-                &time(row.event_time),
+                &postgres_time(row.event_time),
                 &postgres_text(&row.tx_id),
                 &postgres_text(&row.user_id),
                 &postgres_text(&row.merchant),
@@ -214,7 +243,9 @@ async fn insert_verdicts(transaction: &Transaction<'_>, rows: &[&VerdictRow<'_>]
             .await?;
     }
     writer.finish().await?;
-    let insert = transaction.prepare_cached(INSERT).await?;
+    // What is none of an erased user's past, each id once.
+    let insert =
+        transaction.prepare_cached(&format!("{INSERT} WHERE {} ON CONFLICT DO NOTHING", erasures::takes_verdict())).await?;
     transaction.execute(&insert, &[]).await.map(drop)
 }
 
@@ -223,23 +254,25 @@ const INSERT: &str = "
         explanation, reasons, features, model_id)
     SELECT id, event_time, tx_id, user_id, merchant, amount, currency, fx::json, score, raw_score, severity, is_anomaly,
         explanation, reasons::json, features, model_id
-    FROM verdicts_in ON CONFLICT DO NOTHING";
+    FROM verdicts_in v";
 
 async fn insert_labels(transaction: &Transaction<'_>, rows: &[LabelRow<'_>]) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }
-    let statement = transaction
-        .prepare_cached(
-            "INSERT INTO labels (id, verdict_id, user_id, tx_id, label, labelled_by, labelled_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
-        )
-        .await?;
+    let insert = format!(
+        "INSERT INTO labels (id, verdict_id, user_id, tx_id, label, labelled_by, labelled_at, written_at)
+         SELECT * FROM (VALUES ($1::text, $2::text, $3::text, $4::text, $5::text, $6::text, $7::timestamptz, $8::timestamptz))
+             AS l (id, verdict_id, user_id, tx_id, label, labelled_by, labelled_at, written_at)
+         WHERE {} ON CONFLICT DO NOTHING",
+        erasures::takes_label()
+    );
+    let statement = transaction.prepare_cached(&insert).await?;
     for row in rows {
         let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(|text| postgres_text(text).into_owned());
         let (verdict, user, tx, by) = (text(&row.verdict_id), text(&row.user_id), text(&row.tx_id), text(&row.by));
-        let label: &str = &row.label;
-        transaction.execute(&statement, &[&row.id, &verdict, &user, &tx, &label, &by, &time(row.at_ms)]).await?;
+        let (label, at, written): (&str, _, _) = (&row.label, postgres_time(row.at_ms), postgres_time(row.written_ms));
+        transaction.execute(&statement, &[&row.id, &verdict, &user, &tx, &label, &by, &at, &written]).await?;
     }
     Ok(())
 }
