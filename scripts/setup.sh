@@ -2,7 +2,7 @@
 # Installs what a fresh Debian machine with Rust lacks. Run it as often as you like: it installs only what is missing.
 #   setup.sh GROUP...     build  compilers and libraries for RocksDB and librdkafka; ccache
 #                         lint   rustfmt, clippy, cargo-deny, shellcheck
-#                         test   Java and Maven, and with them Apache Kafka; Redis; Postgres; Chromium and its driver
+#                         test   Java and Maven, and with them Apache Kafka; Redis; Postgres; valgrind; Chromium and its driver
 #                         peers  a JDK and Python, for the side-by-side measurements
 # Groups build and lint are needed. What cannot be had of test is named, and the tests that need it skip.
 set -euo pipefail
@@ -85,6 +85,7 @@ setup_test() {
   need maven have mvn
   need redis-server have redis-server
   need postgresql has_postgres
+  need valgrind have valgrind
   install_missing || echo "!! not all could be installed"
   missing=()
   need chromium has_chromium
@@ -94,6 +95,7 @@ setup_test() {
   scripts/kafka.sh jars || echo "!! no Kafka: its tests will be skipped"
   have redis-server || echo "!! no Redis: its tests will be skipped"
   has_postgres || echo "!! no Postgres: its tests will be skipped"
+  have valgrind || echo "!! no valgrind: instructions will not be counted"
 }
 
 setup_peers() {

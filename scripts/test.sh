@@ -33,6 +33,7 @@ if [ "$failed" = 0 ]; then
       > >(tee -a "$log") 2>&1
     wait $!
   fi
+  [[ -n $filter && $filter != instructions* ]] || step "instructions" scripts/instructions.sh
   [[ -n $filter && $filter != contract* ]] || step "contract" scripts/contract.sh
   [ -n "$filter" ] || step "simulation" scripts/sim.sh > >(tee -a "$log") 2>&1
   wait $!
