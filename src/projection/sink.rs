@@ -9,9 +9,10 @@ use topology::record::{Batch as Records, Record, TopicId};
 use topology::topology::Topology;
 
 use super::place::Place;
+use crate::labels::Label;
 use crate::portrait::Portrait;
 use crate::scoring::UserProfile;
-use crate::tiers::{LabelRow, Part, VerdictRow, Warm, Writer};
+use crate::tiers::{Part, VerdictRow, Warm, Writer};
 
 /// The topics that are projected, by number and name.
 #[derive(Clone, Debug)]
@@ -247,9 +248,11 @@ impl Sink for ColdSink {
                 part.verdicts.extend(stretch.records.iter().filter_map(|record| VerdictRow::decode(record.value?)));
                 unreadable += (stretch.records.len() - part.verdicts.len()) as u64;
             } else if is(stretch, self.sources.labels.as_ref()) {
-                let label = |record: Record<'_>| format!("{topic}:{}:{}", from.partition, record.offset);
-                let rows = stretch.records.iter();
-                part.labels.extend(rows.filter_map(|record| LabelRow::decode(record.value?, label(record), record.timestamp)));
+                let label = |record: Record<'_>| {
+                    let label = Label::decode(record.value?, record.timestamp).ok()?;
+                    Some((format!("{topic}:{}:{}", from.partition, record.offset), label))
+                };
+                part.labels.extend(stretch.records.iter().filter_map(label));
                 unreadable += (stretch.records.len() - part.labels.len()) as u64;
             }
             parts.push(part);

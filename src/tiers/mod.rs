@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::config::Settings;
 
-pub use cold::{Cold, ColdOptions, LabelRow, Outcome, Part, SCHEMA_VERSION, VerdictRow, Writer, postgres_text, severity_rank};
+pub use cold::{Cold, ColdOptions, LoggedRow, Outcome, Part, SCHEMA_VERSION, VerdictRow, Writer, postgres_text, severity_rank};
 pub use state::tier::Unreachable;
 pub use warm::{Warm, WarmOptions};
 

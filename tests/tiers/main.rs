@@ -18,3 +18,4 @@ mod rival;
 mod schema;
 mod servers;
 mod stage;
+mod training;

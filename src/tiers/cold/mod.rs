@@ -8,12 +8,14 @@
 //! | `rows` | what a record says, and what is left out |
 //! | `write` | what the projection writes: rows and progress in one transaction |
 //! | `days` | verdicts are kept by day: partitions are made when needed and dropped after `HISTORY_DAYS` |
+//! | `logged` | what training reads |
 //! | `errors` | what an error says, without what it might repeat |
 //!
 //! Limits: needs a connection of its own for each session (a pooler in between must pool sessions, not transactions).
 
 mod days;
 mod errors;
+mod logged;
 mod profiles;
 mod rows;
 mod schema;
@@ -31,8 +33,9 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{READ_TIMEOUT, ServerUrl, Unreachable};
 
+pub use logged::LoggedRow;
 pub use profiles::postgres_text;
-pub use rows::{LabelRow, VerdictRow, severity_rank};
+pub use rows::{VerdictRow, severity_rank};
 pub use schema::SCHEMA_VERSION;
 pub use write::{Outcome, Part, Writer};
 

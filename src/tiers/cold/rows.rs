@@ -9,8 +9,6 @@ use models::{FEATURES, Severity};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// Bytes of a user's id, a merchant or the sender's id, as payments have them.
-const NAME_BYTES_MAX: usize = 256;
 /// Bytes of an id `topic:partition:offset`.
 const ID_BYTES_MAX: usize = 300;
 
@@ -67,79 +65,9 @@ pub fn severity_rank(severity: Severity) -> i16 {
     severity as i16
 }
 
-/// What somebody found out of a payment.
-#[derive(Debug, Deserialize)]
-pub struct LabelRow<'a> {
-    #[serde(skip)]
-    pub(super) id: String,
-    #[serde(borrow, default)]
-    pub(super) verdict_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    pub(super) user_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    pub(super) tx_id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    pub(super) label: Cow<'a, str>,
-    #[serde(borrow, default)]
-    pub(super) by: Option<Cow<'a, str>>,
-    #[serde(default)]
-    at: Option<Moment<'a>>,
-    #[serde(skip)]
-    pub(super) at_ms: i64,
-}
-
-/// RFC 3339, or milliseconds since the epoch.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Moment<'a> {
-    Ms(i64),
-    #[serde(borrow)]
-    Text(Cow<'a, str>),
-}
-
-impl<'a> LabelRow<'a> {
-    /// From a record of the labels topic with that id (`topic:partition:offset`) and time; none where it is no label.
-    #[must_use]
-    pub fn decode(bytes: &'a [u8], id: String, record_ms: i64) -> Option<Self> {
-        let mut row: Self = serde_json::from_slice(bytes).ok()?;
-        row.id = id;
-        row.at_ms = match &row.at {
-            None => record_ms,
-            Some(Moment::Ms(ms)) => *ms,
-            Some(Moment::Text(text)) => text.parse::<jiff::Timestamp>().ok()?.as_millisecond(),
-        };
-        let points = row.verdict_id.is_some() || (row.user_id.is_some() && row.tx_id.is_some());
-        let names = row.user_id.iter().chain(&row.tx_id).chain(&row.by);
-        let fits = names.into_iter().all(|name| name.len() <= NAME_BYTES_MAX)
-            && row.verdict_id.iter().all(|id| id.len() <= ID_BYTES_MAX);
-        (points && fits && matches!(&*row.label, "fraud" | "legitimate")).then_some(row)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn labels_point_somewhere_and_say_something() {
-        let decode = |text: &'static str| LabelRow::decode(text.as_bytes(), "labels:0:7".into(), 5);
-        let label = decode(r#"{"verdict_id":"transactions:0:1","label":"fraud","by":"ann","at":"2026-11-23T00:00:00Z"}"#);
-        let label = label.expect("a label");
-        assert_eq!((label.at_ms, label.id.as_str(), label.by.as_deref()), (1_795_392_000_000, "labels:0:7", Some("ann")));
-        let label = decode(r#"{"tx_id":"t","user_id":"u","label":"legitimate","more":1}"#).expect("a label");
-        assert_eq!(label.at_ms, 5, "without a time it is the record's");
-        assert_eq!(decode(r#"{"verdict_id":"v","label":"fraud","at":17}"#).expect("a label").at_ms, 17);
-        for wrong in [
-            r#"{"label":"fraud"}"#,
-            r#"{"tx_id":"t","label":"fraud"}"#,
-            r#"{"verdict_id":"v","label":"maybe"}"#,
-            r#"{"verdict_id":"v","label":"fraud","at":"yesterday"}"#,
-            "[]",
-            "\u{0}",
-        ] {
-            assert!(decode(wrong).is_none(), "{wrong}");
-        }
-    }
 
     #[test]
     fn severities_rank_as_they_grow() {
@@ -151,7 +79,6 @@ mod tests {
         #[test]
         fn no_bytes_whatever_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
             let _ = VerdictRow::decode(&bytes);
-            let _ = LabelRow::decode(&bytes, String::new(), 0);
         }
     }
 }

@@ -18,7 +18,8 @@ use super::super::TOMBSTONES_KEPT;
 use super::Cold;
 use super::days::{self, Day, Window, day_of};
 use super::profiles::{self, postgres_text, time};
-use super::rows::{LabelRow, VerdictRow, severity_rank};
+use super::rows::{VerdictRow, severity_rank};
+use crate::labels::{Finding, Label};
 
 /// Records of one topic's partition, on their way in.
 #[derive(Debug)]
@@ -27,8 +28,8 @@ pub struct Part<'a> {
     pub batch: Batch<'a>,
     /// Verdicts.
     pub verdicts: Vec<VerdictRow<'a>>,
-    /// Labels.
-    pub labels: Vec<LabelRow<'a>>,
+    /// Labels, each with its record's id.
+    pub labels: Vec<(String, Label)>,
 }
 
 /// What came of some parts.
@@ -225,21 +226,25 @@ const INSERT: &str = "
         explanation, reasons::json, features, model_id
     FROM verdicts_in ON CONFLICT DO NOTHING";
 
-async fn insert_labels(transaction: &Transaction<'_>, rows: &[LabelRow<'_>]) -> Result<(), Error> {
+async fn insert_labels(transaction: &Transaction<'_>, rows: &[(String, Label)]) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }
     let statement = transaction
         .prepare_cached(
-            "INSERT INTO labels (id, verdict_id, user_id, tx_id, label, labelled_by, labelled_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+            "INSERT INTO labels (id, verdict_id, user_id, tx_id, label, labelled_by, reason, labelled_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
         )
         .await?;
-    for row in rows {
-        let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(|text| postgres_text(text).into_owned());
-        let (verdict, user, tx, by) = (text(&row.verdict_id), text(&row.user_id), text(&row.tx_id), text(&row.by));
-        let label: &str = &row.label;
-        transaction.execute(&statement, &[&row.id, &verdict, &user, &tx, &label, &by, &time(row.at_ms)]).await?;
+    for (id, label) in rows {
+        let Label { verdict_id, user_id, tx_id, label, by, reason, at } = label;
+        let text = |text: &Option<String>| text.as_deref().map(|text| postgres_text(text).into_owned());
+        let finding = match label {
+            Finding::Fraud => "fraud",
+            Finding::Legitimate => "legitimate",
+        };
+        let (verdict, user, tx, by, reason) = (text(verdict_id), text(user_id), text(tx_id), text(by), text(reason));
+        transaction.execute(&statement, &[id, &verdict, &user, &tx, &finding, &by, &reason, &time(*at)]).await?;
     }
     Ok(())
 }
