@@ -10,7 +10,7 @@ use super::parameters;
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::routes::{Answer, Call};
-use crate::labels::{Finding, Label, LabelsError, Named, Quality};
+use crate::labels::{Finding, Label, LabelsError, Moment, Named, Quality};
 use crate::snoozes::{self, SNOOZE_MS_MAX, Snooze, SnoozeError, TEXT_BYTES_MAX};
 
 /// Seconds after which to try again.
@@ -22,25 +22,21 @@ const DAYS_MAX: i64 = 3_660;
 const FRESH_MS: i64 = 30_000;
 const HOUR_MS: i64 = 3_600_000;
 
-/// A time: integer milliseconds since the epoch, or RFC 3339.
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
-#[schemars(rename = "moment")]
-enum Time {
-    Ms(i64),
-    Text(String),
+fn ms(time: &Moment, pointer: &'static str) -> Result<i64, Problem> {
+    time.ms().ok_or_else(|| Problem::invalid(pointer, "expected milliseconds since the epoch, or a time of RFC 3339"))
 }
 
-impl Time {
-    fn ms(&self, pointer: &'static str) -> Result<i64, Problem> {
-        match self {
-            Self::Ms(ms) => Ok(*ms),
-            Self::Text(text) => text
-                .parse::<jiff::Timestamp>()
-                .map(jiff::Timestamp::as_millisecond)
-                .map_err(|_| Problem::invalid(pointer, "expected milliseconds since the epoch, or a time of RFC 3339")),
-        }
+/// Who says it: the caller's token, so that nobody speaks in another's name; a name in the body comes behind it, since one token may act
+/// for several people. Without tokens there is only what the body says.
+fn said_by(call: &Call, given: Option<String>) -> Result<Option<String>, Problem> {
+    if given.as_ref().is_some_and(String::is_empty) {
+        return Err(Problem::invalid("/by", "a text of 1 byte or more is expected"));
     }
+    Ok(match (&call.actor, given) {
+        (None, given) => given,
+        (Some(token), None) => Some(token.clone()),
+        (Some(token), Some(given)) => Some(format!("{token}: {given}")),
+    })
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -51,8 +47,12 @@ struct LabelBody {
     tx_id: Option<String>,
     user_id: Option<String>,
     label: Finding,
+    /// By whom; behind the name of the caller's token, where it has one.
     by: Option<String>,
-    at: Option<Time>,
+    /// Why, or how: for people. At most 2,000 bytes.
+    reason: Option<String>,
+    /// When it was found out; now, where it is missing.
+    at: Option<Moment>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -115,12 +115,14 @@ pub(crate) const END_SNOOZE: Declared =
 
 /// Takes a label.
 pub(crate) fn label(call: &Call) -> Answer {
-    let expected = "expected are verdict_id, or tx_id and user_id; label (fraud or legitimate); by and at, each of its own type";
-    let LabelBody { verdict_id, tx_id, user_id, label, by, at } = body(call, expected)?;
+    let expected = "expected are verdict_id, or tx_id and user_id; label (fraud or legitimate); by, reason and at, each of its own \
+                    type";
+    let LabelBody { verdict_id, tx_id, user_id, label, by, reason, at } = body(call, expected)?;
     let api = &call.site.api;
     let now_ms = api.clock.now_ms();
-    let at = at.map_or(Ok(now_ms), |at| at.ms("/at"))?;
-    let label = Label { verdict_id, tx_id, user_id, label, by, at };
+    let at = at.map_or(Ok(now_ms), |at| ms(&at, "/at"))?;
+    let by = said_by(call, by)?;
+    let label = Label { verdict_id, tx_id, user_id, label, by, reason, at };
     let label = label.checked().map_err(|what| Problem::invalid("", what))?;
     let label = match label.verdict_id.clone() {
         Some(id) => named(call, label, &id)?,
@@ -182,7 +184,7 @@ struct SnoozeBody {
     merchant: Option<String>,
     reason: String,
     by: Option<String>,
-    until: Option<Time>,
+    until: Option<Moment>,
     hours: Option<u32>,
 }
 
@@ -213,14 +215,15 @@ pub(crate) fn snooze(call: &Call) -> Answer {
     };
     let from_ms = call.site.api.clock.now_ms();
     let until_ms = match (given.until, given.hours) {
-        (Some(until), None) => until.ms("/until")?,
+        (Some(until), None) => ms(&until, "/until")?,
         (None, Some(hours)) => from_ms + i64::from(hours) * HOUR_MS,
         _ => return Err(Problem::invalid("", "either until or hours is expected")),
     };
     if !(from_ms + 1..=from_ms + SNOOZE_MS_MAX).contains(&until_ms) {
         return Err(Problem::invalid("/until", "the end must lie ahead, at most ten years"));
     }
-    let snooze = Snooze { kind, name, reason: given.reason, by: given.by, from_ms, until_ms };
+    let by = said_by(call, given.by)?;
+    let snooze = Snooze { kind, name, reason: given.reason, by, from_ms, until_ms };
     for (pointer, text) in [("", Some(&snooze.name)), ("/reason", Some(&snooze.reason)), ("/by", snooze.by.as_ref())] {
         if text.is_some_and(|text| text.is_empty() || text.len() > TEXT_BYTES_MAX) {
             return Err(Problem::invalid(pointer, "a text of 1 to 512 bytes is expected"));

@@ -24,7 +24,7 @@ const RETRY_S: u16 = 10;
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "training_order")]
 struct Body {
-    /// `verdicts`, or `csv` with `file`.
+    /// `verdicts` (their topic), `postgres`, or `csv` with `file`.
     source: Option<String>,
     file: Option<PathBuf>,
     window: Option<Window>,
@@ -78,6 +78,9 @@ pub(crate) const TRIGGER: Declared =
 pub(crate) fn order(call: &Call) -> Answer {
     let api = &call.site.api;
     let order = read(&call.body, api.retraining.contamination())?;
+    if order.source == Source::Postgres && api.tiers.cold.is_none() {
+        return Err(Problem::invalid("/source", "there is no Postgres: DATABASE_URL is not set"));
+    }
     let job_id = api.jobs.submit(order, api.clock.now_ms()).map_err(|_| {
         Problem::new(Kind::TooManyRequests, "four trainings are waiting already: one runs at a time").retry_after(RETRY_S)
     })?;
@@ -138,10 +141,10 @@ fn source(name: Option<&str>, file: Option<PathBuf>) -> Result<Source, Problem> 
     match (name.unwrap_or(if file.is_some() { "csv" } else { "verdicts" }), file) {
         ("verdicts", None) => Ok(Source::Verdicts),
         ("csv", Some(file)) => Ok(Source::Csv(file)),
-        ("verdicts", Some(_)) => Err(Problem::invalid("/file", "a file goes with the source csv")),
+        ("postgres", None) => Ok(Source::Postgres),
+        ("verdicts" | "postgres", Some(_)) => Err(Problem::invalid("/file", "a file goes with the source csv")),
         ("csv", None) => Err(Problem::invalid("/file", "the source csv needs a file, named relative to TRAINING_DIR")),
-        ("postgres", _) => Err(Problem::invalid("/source", "postgres is not a source in this version; expected verdicts or csv")),
-        _ => Err(Problem::invalid("/source", "expected verdicts or csv")),
+        _ => Err(Problem::invalid("/source", "expected verdicts, postgres or csv")),
     }
 }
 
@@ -195,6 +198,7 @@ mod tests {
         assert_eq!(order.span, Span::Between { from_ms: 1, to_ms: 2 });
         assert_eq!((order.trees, order.samples, order.contamination, order.seed), (7, 64, 0.02, 5));
         assert_eq!(order.promotion, Promotion::IfPassed);
+        assert_eq!(read(br#"{"source":"postgres"}"#, 0.01).unwrap().source, Source::Postgres);
         assert_eq!(read(br#"{"window":{"last_days":3}}"#, 0.01).unwrap().span, Span::LastDays(3));
     }
 
@@ -206,7 +210,7 @@ mod tests {
             br#"{"samples":1}"#,
             br#"{"contamination":0}"#,
             br#"{"contamination":0.6}"#,
-            br#"{"source":"postgres"}"#,
+            br#"{"source":"postgres","file":"a.csv"}"#,
             br#"{"source":"verdicts","file":"a.csv"}"#,
             br#"{"source":"csv"}"#,
             br#"{"source":"elsewhere"}"#,

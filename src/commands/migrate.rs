@@ -8,7 +8,7 @@ use crate::broker::Groups;
 use crate::config::{BrokerKind, ProcessingGuarantee, Settings};
 use crate::instance::{application, scoring_params, topic_names};
 use crate::migrate::{MigrateError, Migration, Places, Prospect, Report};
-use crate::scoring::{Command, ModelSlot, TopicNames, scoring_topology};
+use crate::scoring::{Command, ModelSlot, TopicNames, scoring_topology, snoozes_topic};
 use crate::service;
 
 const EXAMPLES: &str = "\
@@ -82,7 +82,9 @@ pub fn run(args: Args, settings: Settings) -> Result<(), Failure> {
         topology.map_err(|why| Failure::new("the topology is not valid").caused_by(why))
     };
     let new_id = format!("{}{}", settings.topic_prefix, args.application);
-    let places = Places::of(&build(&application(&settings), &present)?, &build(&new_id, &names)?)?;
+    let old_id = application(&settings);
+    let places = Places::of(&build(&old_id, &present)?, &build(&new_id, &names)?)?;
+    let places = places.carrying(&snoozes_topic(&old_id), &snoozes_topic(&new_id));
     match settings.broker {
         BrokerKind::Kafka => act(&args, &settings, &*service::kafka_with(&settings, places.topics())?, &places),
         BrokerKind::Embedded => act(&args, &settings, &*service::embedded_with(&settings, places.topics())?, &places),
@@ -138,6 +140,9 @@ fn tell(output: &mut Output, report: &Report, prospect: &Prospect, id: &str) -> 
         output.line("This migration was done before:")?;
     }
     output.line(&format!("{} keys copied, read back and equal on both sides", report.keys))?;
+    if report.snoozes > 0 {
+        output.line(&format!("{} snoozes went along", report.snoozes))?;
+    }
     for (at, input) in prospect.plan.inputs.iter().enumerate() {
         output.line(&format!("{} records of {} wait in {} for {id}", report.moved[at], input.from, input.to))?;
         if report.included[at] > 0 {

@@ -82,11 +82,15 @@ fn backtest_refuses_contradictions() {
 fn train_takes_one_source() {
     let Command::Train(args) = right("train --from verdicts --out x").command else { panic!("another command") };
     assert_eq!(args.from, Some(train::TrainingSource::Verdicts));
+    let Command::Train(args) = right("train --from postgres --last-days 7").command else { panic!("another command") };
+    assert_eq!((args.from, args.last_days), (Some(train::TrainingSource::Postgres), Some(7)));
     let Command::Train(args) = right("train --synthetic 1000").command else { panic!("another command") };
     assert_eq!((args.synthetic, args.forest.trees), (Some(1000), 200));
     assert!(parse("train").is_err());
     assert!(parse("train --from a.csv --synthetic 1000").is_err());
-    assert!(right("train --from verdicts --map a=amount").command.validate().is_err());
+    for logged in ["verdicts", "postgres"] {
+        assert!(right(&format!("train --from {logged} --map a=amount")).command.validate().is_err());
+    }
 }
 
 #[test]

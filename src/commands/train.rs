@@ -1,10 +1,12 @@
-//! `mangrove train`: a model from the verdicts topic, from a file, or from made-up payments.
+//! `mangrove train`: a model from the verdicts topic, from Postgres, from a file, or from made-up payments.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ArgGroup;
+use topology::broker::Broker;
+use tracing::warn;
 
 use super::{Failure, ForestParameters, Output, progress};
 use crate::backtest::BacktestError;
@@ -17,6 +19,7 @@ use crate::training::{self, Candidate, Logs, Recipe, Span, TrainingRows};
 const EXAMPLES: &str = "\
 Examples:
   mangrove train --from verdicts                         from the features logged with past verdicts
+  mangrove train --from postgres --last-days 30          from the same, as Postgres keeps them (DATABASE_URL)
   mangrove train --from payments.csv.gz --map when=timestamp --map shop=merchant
   mangrove train --synthetic 200000 --trees 300 --samples 1024 --out big.forest
   mangrove train --from verdicts --promote               into the registry; live where every check passes";
@@ -26,6 +29,8 @@ Examples:
 pub enum TrainingSource {
     /// The features in the verdicts topic.
     Verdicts,
+    /// The same features in Postgres.
+    Postgres,
     /// A file of payments, CSV, possibly compressed by gzip.
     File(PathBuf),
 }
@@ -36,6 +41,7 @@ impl FromStr for TrainingSource {
     fn from_str(text: &str) -> Result<Self, Infallible> {
         Ok(match text {
             "verdicts" => Self::Verdicts,
+            "postgres" => Self::Postgres,
             path => Self::File(PathBuf::from(path)),
         })
     }
@@ -45,8 +51,8 @@ impl FromStr for TrainingSource {
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, group = ArgGroup::new("rows").required(true))]
 pub struct Args {
-    /// `verdicts`, or a CSV file, possibly compressed by gzip
-    #[arg(long, value_name = "verdicts|FILE", group = "rows")]
+    /// `verdicts`, `postgres`, or a CSV file, possibly compressed by gzip
+    #[arg(long, value_name = "verdicts|postgres|FILE", group = "rows")]
     pub from: Option<TrainingSource>,
 
     /// Make up this many payments and train from them
@@ -80,7 +86,7 @@ pub struct Args {
 
 impl Args {
     pub(super) fn validate(&self) -> Result<(), Failure> {
-        if !self.map.is_empty() && self.from == Some(TrainingSource::Verdicts) {
+        if !self.map.is_empty() && !matches!(self.from, Some(TrainingSource::File(_))) {
             return Err(Failure::usage("--map is for a file; verdicts have known fields"));
         }
         Ok(())
@@ -130,7 +136,11 @@ fn register(args: &Args, settings: &Settings, rows: TrainingRows) -> Result<(), 
     let candidate = training::candidate(rows, &recipe, active.as_ref(), &|| bar.inc(1));
     bar.finish_and_clear();
     let Candidate { model, report } = candidate.map_err(|why| Failure::new("the model cannot be trained").caused_by(why))?;
-    let source = if matches!(args.from, Some(TrainingSource::File(_))) { "csv" } else { "verdicts" };
+    let source = match args.from {
+        Some(TrainingSource::File(_)) => "csv",
+        Some(TrainingSource::Postgres) => "postgres",
+        Some(TrainingSource::Verdicts) | None => "verdicts",
+    };
     let failed = |why| super::models::failed(&why);
     let parent = active.as_ref().map(|active| active.id.as_str());
     registry.register(&model, source, parent, Some(report.clone())).map_err(failed)?;
@@ -159,20 +169,40 @@ fn rows(args: &Args, settings: &Settings) -> Result<TrainingRows, Failure> {
     let rows = match (&args.from, args.synthetic) {
         (Some(TrainingSource::File(path)), _) => training::from_file(path, &args.map, &params, span, &told).map_err(failed)?,
         (None, Some(count)) => training::synthetic(count, &params, &told).map_err(failed)?,
-        (Some(TrainingSource::Verdicts) | None, _) => {
+        (Some(TrainingSource::Verdicts | TrainingSource::Postgres) | None, _) => {
             let blueprint = Blueprint::new(settings)?;
-            let logs = Logs::of(&blueprint.topology, &settings.verdicts_topic, &settings.labels_topic);
-            let read = match settings.broker {
-                BrokerKind::Kafka => {
-                    training::from_verdicts(&*service::kafka(settings, &blueprint)?, logs, span, 1, &told, &|| false)
-                }
+            match settings.broker {
+                BrokerKind::Kafka => logged(args, settings, &blueprint, &*service::kafka(settings, &blueprint)?, span, &told)?,
                 BrokerKind::Embedded => {
-                    training::from_verdicts(&*service::embedded(settings, &blueprint)?, logs, span, 1, &told, &|| false)
+                    logged(args, settings, &blueprint, &*service::embedded(settings, &blueprint)?, span, &told)?
                 }
-            };
-            read.map_err(|why| Failure::new("the verdicts cannot be read").caused_by(why))?
+            }
         }
     };
     bar.finish_and_clear();
     Ok(rows)
+}
+
+/// What verdicts logged, from the topic or from Postgres.
+fn logged<B: Broker>(
+    args: &Args,
+    settings: &Settings,
+    blueprint: &Blueprint,
+    broker: &B,
+    span: Span,
+    told: &dyn Fn(u64),
+) -> Result<TrainingRows, Failure> {
+    let logs = Logs::of(&blueprint.topology, &settings.verdicts_topic, &settings.labels_topic);
+    if args.from != Some(TrainingSource::Postgres) {
+        let read = training::from_verdicts(broker, logs, span, 1, told, &|| false);
+        return read.map_err(|why| Failure::new("the verdicts cannot be read").caused_by(why));
+    }
+    let url = settings.database_url.as_ref().ok_or_else(|| Failure::usage("--from postgres needs DATABASE_URL"))?;
+    let cold = (url, blueprint.topology.application());
+    let read = training::from_postgres(broker, logs, cold, span, told, &|| false);
+    let read = read.map_err(|why| Failure::new("the verdicts in Postgres cannot be read").caused_by(why))?;
+    if !read.is_complete() {
+        warn!(lacks = read.lacks, "Postgres lacks verdicts of the topic: the model is trained without them");
+    }
+    Ok(read.rows)
 }

@@ -61,7 +61,7 @@ async function decide(verdict, what) {
     if (what === 'snooze') {
       await ask('POST', '/v1/snoozes', { user_id: verdict.user_id, reason: answer.text, hours: 24 });
       await askSnoozes();
-    } else await ask('POST', '/v1/labels', { verdict_id: verdict.id, label: what, by: `dashboard: ${answer.text}` });
+    } else await ask('POST', '/v1/labels', { verdict_id: verdict.id, label: what, by: 'dashboard', reason: answer.text });
     say(what === 'snooze' ? 'Snoozed for a day.' : `Labelled as ${what}.`, 'good');
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;

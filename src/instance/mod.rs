@@ -190,11 +190,6 @@ impl Instance {
         let creation = Creation { allowed: settings.create_topics, partitions: settings.topic_partitions };
         let Some(found) = ensure(broker, &topology, creation, &|| stop.raised())? else { return Ok(None) };
         let Found { partitions, dead_letter_max_bytes } = found;
-        let streams = settings.roles.plays(Role::Stream);
-        if streams {
-            keep_for(&identity.folder, topology.application(), &identity.folder.join("rocksdb"))?;
-            evicting::expect(&identity.folder, settings.state_ttl_s > 0)?;
-        }
         let budget = budget(settings)?;
         let tiers = Tiers::open(settings, topology.application())?;
         let metrics: Arc<Metrics> = Arc::default();
@@ -204,16 +199,8 @@ impl Instance {
         let stores = RocksOptions { memory_bytes: budget.state, partitions: lead_partitions as usize, ..RocksOptions::default() };
         // Before any worker: a restart goes on with the active model, not with none.
         let models = || models::start(settings, broker, &topology, &model, &identity.name, stop);
-        let opened = if streams {
-            side_by_side(&identity.folder, stores, &metrics, stop, models)?
-        } else {
-            // Nothing is ever written there: other instances have the state.
-            models()?.map(|registry| (Arc::new(MemoryBackend::new()) as Arc<dyn Backend>, registry))
-        };
-        let Some((backend, registry)) = opened else { return Ok(None) };
-        let outside = (streams && settings.state_ttl_s > 0).then(|| evicting::Outside::new(settings, &topology, &backend));
-        let outside = outside.transpose()?;
-        let backend = outside.as_ref().map_or(backend, evicting::Outside::backend);
+        let state = open_state(settings, &identity, &topology, stores, &metrics, stop, models)?;
+        let Some(State { backend, registry, outside }) = state else { return Ok(None) };
         let clock = Arc::new(RealClock);
         let health = Arc::new(crate::api::Health::new(plan.count, clock.monotonic_us() / 1000, settings.stall_ms));
         let parts = Parts {
@@ -226,10 +213,7 @@ impl Instance {
         };
         let tasks = Arc::clone(&parts.tasks);
         let herald = Herald::start(broker, introduction(&plan, &topology, settings), &tasks, &parts.clock);
-        let copying = streams.then(|| {
-            let wanted = herald.copies_to_keep(Standbys::<B>::candidates(&parts), settings.standby_replicas as usize);
-            standbys::Copying::start(broker, &parts, standby(&plan, settings), wanted)
-        });
+        let copying = settings.roles.plays(Role::Stream).then(|| copying(settings, broker, &parts, &plan, &herald));
         let workers = Workers::start(broker, &parts, &plan, &herald.predecessors(), &health);
         let tiered = outside.as_ref().map(|outside| Arc::clone(&outside.tiered));
         let evicting = outside.map(|outside| evicting::Evicting::start(outside, &tasks, settings.state_ttl_s));
@@ -240,7 +224,6 @@ impl Instance {
         let ingest = ingestion::start(settings, broker, &topology, &partitions, &params, herald.directory());
         let projecting = Arc::default();
         let projection = Projection::start(settings, broker, &topology, &params, &identity.name, &projecting)?;
-        let name = identity.name.clone();
         let ends = Ends::follow(broker, &tasks, &health);
         Ok(Some(Self {
             shared: Shared::new(settings, broker, &parts),
@@ -248,7 +231,7 @@ impl Instance {
             projection,
             ends,
             notifying,
-            name,
+            name: identity.name.clone(),
             topology,
             model,
             registry,
@@ -440,27 +423,57 @@ fn mark(folder: &Path, application: &str, store: &Path) -> std::io::Result<()> {
     std::fs::rename(fresh, marker)
 }
 
-type Opened = (Arc<dyn Backend>, Registry);
+/// Where state is kept, and the models.
+struct State {
+    backend: Arc<dyn Backend>,
+    registry: Registry,
+    /// Where users who are idle may go.
+    outside: Option<evicting::Outside>,
+}
 
 /// Opens the store while the models' topic is read; none where it was told to stop.
-fn side_by_side(
-    folder: &Path,
+fn open_state(
+    settings: &Settings,
+    identity: &Identity,
+    topology: &Arc<Topology>,
     stores: RocksOptions,
     metrics: &Arc<Metrics>,
     stop: &Stop,
     models: impl FnOnce() -> Result<Option<Registry>, InstanceError>,
-) -> Result<Option<Opened>, InstanceError> {
+) -> Result<Option<State>, InstanceError> {
+    if !settings.roles.plays(Role::Stream) {
+        // Nothing is ever written there: other instances have the state.
+        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+        return Ok(models()?.map(|registry| State { backend, registry, outside: None }));
+    }
+    let evicts = settings.state_ttl_s > 0;
+    keep_for(&identity.folder, topology.application(), &identity.folder.join("rocksdb"))?;
+    evicting::expect(&identity.folder, evicts)?;
     let no_models = Stop::default();
     let (opened, registry) = std::thread::scope(|scope| {
-        let opening = scope.spawn(|| store::open(folder, stores, metrics, &|| stop.raised() || no_models.raised()));
+        let opening = scope.spawn(|| store::open(&identity.folder, stores, metrics, &|| stop.raised() || no_models.raised()));
         let registry = models();
         if !matches!(registry, Ok(Some(_))) {
             no_models.raise();
         }
         (opening.join().expect("invariant: opening a store does not panic"), registry)
     });
-    let registry = registry?;
-    Ok(opened?.zip(registry))
+    let (Some(registry), Some(backend)) = (registry?, opened?) else { return Ok(None) };
+    let outside = evicts.then(|| evicting::Outside::new(settings, topology, &backend)).transpose()?;
+    let backend = outside.as_ref().map_or(backend, evicting::Outside::backend);
+    Ok(Some(State { backend, registry, outside }))
+}
+
+/// Begins to keep copies of what others have.
+fn copying<B: Broker>(
+    settings: &Settings,
+    broker: &Arc<B>,
+    parts: &Parts,
+    plan: &workers::Plan,
+    herald: &Herald,
+) -> standbys::Copying {
+    let wanted = herald.copies_to_keep(Standbys::<B>::candidates(parts), settings.standby_replicas as usize);
+    standbys::Copying::start(broker, parts, standby(plan, settings), wanted)
 }
 
 /// How the workers work.

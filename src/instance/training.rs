@@ -19,8 +19,9 @@ use crate::retraining::Retraining;
 use crate::schedule;
 use crate::scoring::ScoringParams;
 use crate::shadow::Shadows;
+use crate::tiers::ServerUrl;
 use crate::training::jobs::{Ended, Jobs, Order, Outcome, Promotion, Source, Tell};
-use crate::training::{self, Candidate, Logs, ROWS_MIN, Recipe, Span, TrainingRows};
+use crate::training::{self, Candidate, FromPostgres, Logs, PostgresError, ROWS_MIN, Recipe, Span, TrainingRows};
 
 /// Between two looks at whether the first model can be trained.
 const LOOK: Duration = Duration::from_millis(500);
@@ -45,13 +46,21 @@ struct Work<B> {
     registry: Registry,
     params: ScoringParams,
     folder: PathBuf,
+    /// Postgres, and the application whose schema is meant.
+    cold: Option<(ServerUrl, String)>,
     stop: Stop,
 }
 
-/// An order on the logged verdicts, with the defaults.
-fn order(settings: &Settings, span: Span, promotion: Promotion, why: &'static str) -> Order {
+/// Where the daily retrain reads: decision 0064.
+fn retrain_source(settings: &Settings) -> Source {
+    let keeps_enough = settings.database_url.is_some() && settings.history_days >= RETRAIN_DAYS;
+    if keeps_enough { Source::Logged } else { Source::Verdicts }
+}
+
+/// An order with the defaults.
+fn order(settings: &Settings, source: Source, span: Span, promotion: Promotion, why: &'static str) -> Order {
     let (trees, samples) = (training::TREES, training::SAMPLES);
-    Order { source: Source::Verdicts, span, trees, samples, seed: SEED, contamination: settings.contamination, promotion, why }
+    Order { source, span, trees, samples, seed: SEED, contamination: settings.contamination, promotion, why }
 }
 
 /// Starts the threads.
@@ -72,6 +81,7 @@ pub(super) fn start<B: Broker>(
         registry: registry.clone(),
         params: params.clone(),
         folder: settings.training_dir.clone(),
+        cold: settings.database_url.clone().map(|url| (url, topology.application().to_owned())),
         stop: stop.clone(),
     };
     let jobs = Jobs::default();
@@ -95,7 +105,7 @@ pub(super) fn start<B: Broker>(
         0 => Promotion::IfPassed,
         hours => Promotion::AfterShadow(hours),
     };
-    let retrain = order(settings, Span::LastDays(RETRAIN_DAYS), promotion, "retrained");
+    let retrain = order(settings, retrain_source(settings), Span::LastDays(RETRAIN_DAYS), promotion, "retrained");
     let retraining = Retraining::new(registry.clone(), jobs.clone(), Arc::new(RealClock), cron, retrain, owns.clone());
     if scheduled {
         let (due, stopped) = (retraining.clone(), stop.clone());
@@ -109,7 +119,7 @@ pub(super) fn start<B: Broker>(
         spawn("shadows", move || shadows.run(&|| stopped.raised()));
     }
     if settings.auto_train && streams && registry.view().active().is_none() {
-        let first = order(settings, Span::All, Promotion::IfPassed, "first model");
+        let first = order(settings, Source::Verdicts, Span::All, Promotion::IfPassed, "first model");
         let (broker, registry, jobs, stop) = (Arc::clone(broker), registry.clone(), jobs.clone(), stop.clone());
         spawn("first-training", move || {
             let mut reader = None;
@@ -143,7 +153,7 @@ impl<B: Broker> Work<B> {
         if let (Promotion::AfterShadow(_), Some(waiting)) = (order.promotion, self.waiting()) {
             return Err(Ended::Skipped(format!("model {waiting} of an earlier training is in shadow: it is judged first")));
         }
-        let rows = self.rows(order, tell)?;
+        let (rows, source) = self.rows(order, tell)?;
         let count = rows.len();
         if self.stop.raised() {
             return Err(Ended::Failed("the instance is stopping".to_owned()));
@@ -167,8 +177,13 @@ impl<B: Broker> Work<B> {
         };
         let Candidate { model, report } =
             training::candidate(rows, &recipe, active.as_deref(), &told).map_err(|why| failed(&why))?;
+        if let Some(active) = active.as_ref().filter(|active| active.id == model.id) {
+            let why = format!("nothing changed: the same rows gave the active model {} again", active.id);
+            info!(model = model.id, rows = count, why, "model trained");
+            return Ok(Outcome { model: model.id, rows: count as u64, promoted: false, shadow: false, why, report });
+        }
         let parent = active.as_ref().map(|active| active.id.as_str());
-        let registered = self.registry.register(&model, order.source.name(), parent, Some(report.clone()));
+        let registered = self.registry.register(&model, source, parent, Some(report.clone()));
         registered.map_err(|why| failed(&why))?;
         let (promotes, mut why) = decide(order.promotion, active.is_some(), &report);
         let shadow_hours = match order.promotion {
@@ -193,20 +208,45 @@ impl<B: Broker> Work<B> {
         view.running_shadows().find(|shadow| shadow.promote_at_ms.is_some()).map(|shadow| shadow.model.clone())
     }
 
-    fn rows(&self, order: &Order, tell: &Tell<'_>) -> Result<TrainingRows, Ended> {
+    /// The rows, and the name of where they came from.
+    fn rows(&self, order: &Order, tell: &Tell<'_>) -> Result<(TrainingRows, &'static str), Ended> {
         let progress = |rows| tell("reading", rows, None);
+        let topic = || Ok((self.topic_rows(order.span, &progress)?, Source::Verdicts.name()));
         match &order.source {
-            Source::Verdicts => {
-                let stopped = || self.stop.raised();
-                let failed = |why| Ended::Failed(format!("the verdicts and their labels cannot be read: {why}"));
-                training::from_verdicts(&*self.broker, self.logs, order.span, 0, &progress, &stopped).map_err(failed)
+            Source::Verdicts => topic(),
+            Source::Postgres => {
+                let read = self.postgres_rows(order.span, &progress);
+                let read = read.map_err(|why| Ended::Failed(format!("the verdicts in Postgres cannot be read: {why}")))?;
+                Ok((read.rows, Source::Postgres.name()))
             }
+            Source::Logged => match self.postgres_rows(order.span, &progress) {
+                Ok(read) if read.is_complete() => Ok((read.rows, Source::Postgres.name())),
+                Ok(FromPostgres { lacks, .. }) => {
+                    warn!(lacks, "Postgres lacks too many verdicts: training reads the topic");
+                    topic()
+                }
+                Err(why) => {
+                    warn!(%why, "the verdicts in Postgres cannot be read: training reads the topic");
+                    topic()
+                }
+            },
             Source::Csv(name) => {
                 let path = inside(&self.folder, name).map_err(Ended::Failed)?;
                 let read = training::from_file(&path, &[], &self.params, order.span, &progress);
-                read.map_err(|why| Ended::Failed(format!("{}: {why}", name.display())))
+                let read = read.map_err(|why| Ended::Failed(format!("{}: {why}", name.display())))?;
+                Ok((read, order.source.name()))
             }
         }
+    }
+
+    fn topic_rows(&self, span: Span, progress: &dyn Fn(u64)) -> Result<TrainingRows, Ended> {
+        let failed = |why| Ended::Failed(format!("the verdicts and their labels cannot be read: {why}"));
+        training::from_verdicts(&*self.broker, self.logs, span, 0, progress, &|| self.stop.raised()).map_err(failed)
+    }
+
+    fn postgres_rows(&self, span: Span, progress: &dyn Fn(u64)) -> Result<FromPostgres, PostgresError> {
+        let (url, application) = self.cold.as_ref().ok_or(PostgresError::NotSet)?;
+        training::from_postgres(&*self.broker, self.logs, (url, application), span, progress, &|| self.stop.raised())
     }
 }
 

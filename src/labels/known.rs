@@ -34,7 +34,7 @@ impl Known {
         let mut known = Self::default();
         let tell = &mut |record: &topology::record::Record<'_>| {
             // What is no label is nothing to us; the projection counts such records.
-            if let Some(Ok(label)) = record.value.map(Label::decode) {
+            if let Some(Ok(label)) = record.value.map(|value| Label::decode(value, record.timestamp)) {
                 known.take(&label, record.offset);
             }
         };

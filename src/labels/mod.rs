@@ -28,4 +28,4 @@ pub(crate) use desk::LabelTopics;
 pub use desk::{Labels, LabelsError, Named};
 pub use known::Known;
 pub use quality::{Figures, Quality};
-pub use record::{Finding, Label};
+pub use record::{Finding, Label, Moment, Written};

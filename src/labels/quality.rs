@@ -10,15 +10,15 @@ use serde::Serialize;
 const CARDS: usize = 100;
 const DAY_MS: i64 = 86_400_000;
 
-/// A labelled verdict.
+/// A labelled verdict: 32 bytes, since there may be a million.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Judged {
-    pub(super) day: i64,
-    pub(super) model: String,
-    pub(super) card: u32,
-    pub(super) score: f64,
-    pub(super) alerted: bool,
-    pub(super) fraud: bool,
+struct Judged {
+    day: i64,
+    score: f64,
+    model: u32,
+    card: u32,
+    alerted: bool,
+    fraud: bool,
 }
 
 /// Figures on labelled verdicts; none where nothing can be said.
@@ -81,29 +81,45 @@ pub struct Quality {
     pub by_model: Vec<OfModel>,
 }
 
-/// Collects labelled verdicts.
+/// Numbers for texts, in the order in which they are met.
+#[derive(Debug, Default)]
+struct Numbers(HashMap<String, u32>);
+
+impl Numbers {
+    fn of(&mut self, text: &str) -> u32 {
+        if let Some(&number) = self.0.get(text) {
+            return number;
+        }
+        let number = self.0.len() as u32;
+        self.0.insert(text.to_owned(), number);
+        number
+    }
+}
+
+/// Collects labelled verdicts. Those that nobody labelled are counted only: what it holds grows with the labels, not with the verdicts.
 #[derive(Debug, Default)]
 pub(super) struct Collected {
     pub(super) verdicts: u64,
     judged: Vec<Judged>,
-    cards: HashMap<String, u32>,
+    cards: Numbers,
+    models: Numbers,
 }
 
 impl Collected {
     pub(super) fn push(&mut self, event_time: i64, model: &str, user: &str, score: f64, alerted: bool, fraud: bool) {
-        let next = self.cards.len() as u32;
-        let card = *self.cards.entry(user.to_owned()).or_insert(next);
-        self.judged.push(Judged { day: event_time.div_euclid(DAY_MS), model: model.to_owned(), card, score, alerted, fraud });
+        let (card, model) = (self.cards.of(user), self.models.of(model));
+        self.judged.push(Judged { day: event_time.div_euclid(DAY_MS), score, model, card, alerted, fraud });
     }
 
     pub(super) fn quality(mut self, as_of_ms: i64, from_ms: i64) -> Quality {
         // Polls mix partitions: the same verdicts must give the same figures.
         self.judged.sort_by(|a, b| (a.day, a.card).cmp(&(b.day, b.card)).then(a.score.total_cmp(&b.score)));
         let mut days: BTreeMap<i64, Vec<&Judged>> = BTreeMap::new();
+        let names: HashMap<u32, &str> = self.models.0.iter().map(|(name, number)| (*number, name.as_str())).collect();
         let mut by_model: BTreeMap<&str, Vec<&Judged>> = BTreeMap::new();
         for judged in &self.judged {
             days.entry(judged.day).or_default().push(judged);
-            by_model.entry(&judged.model).or_default().push(judged);
+            by_model.entry(names[&judged.model]).or_default().push(judged);
         }
         let date = |day: i64| {
             let at = jiff::Timestamp::from_millisecond(day * DAY_MS).ok();

@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes of an id or a name.
 const TEXT_BYTES_MAX: usize = 512;
+/// Bytes of a reason.
+const REASON_BYTES_MAX: usize = 2_000;
 /// The last millisecond of the year 9999.
 const AT_MAX: i64 = 253_402_300_799_999;
 
@@ -18,36 +20,83 @@ pub enum Finding {
     Legitimate,
 }
 
+/// A time: integer milliseconds since the epoch, or RFC 3339.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "moment")]
+pub enum Moment {
+    /// Milliseconds since the epoch.
+    Ms(i64),
+    /// RFC 3339.
+    Text(String),
+}
+
+impl Moment {
+    /// In milliseconds since the epoch; none where the text is no time.
+    #[must_use]
+    pub fn ms(&self) -> Option<i64> {
+        match self {
+            Self::Ms(ms) => Some(*ms),
+            Self::Text(text) => text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond),
+        }
+    }
+}
+
+/// What somebody found out about a payment, as a record may say it.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "label")]
+pub struct Written {
+    /// The verdict's id; where it is missing, the two below name the payment.
+    #[schemars(length(min = 1, max = TEXT_BYTES_MAX))]
+    verdict_id: Option<String>,
+    /// The sender's id of the payment.
+    #[schemars(length(min = 1, max = TEXT_BYTES_MAX))]
+    tx_id: Option<String>,
+    /// Who paid.
+    #[schemars(length(min = 1, max = TEXT_BYTES_MAX))]
+    user_id: Option<String>,
+    /// What was found out.
+    label: Finding,
+    /// By whom.
+    #[schemars(length(min = 1, max = TEXT_BYTES_MAX))]
+    by: Option<String>,
+    /// Why, or how: for people.
+    #[schemars(length(min = 1, max = REASON_BYTES_MAX))]
+    reason: Option<String>,
+    /// When; the record's time where it is missing.
+    at: Option<Moment>,
+}
+
 /// What somebody found out about a payment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "label")]
 pub struct Label {
     /// The verdict's id; where it is missing, the two below name the payment.
-    #[serde(default)]
     pub verdict_id: Option<String>,
     /// The sender's id of the payment.
-    #[serde(default)]
     pub tx_id: Option<String>,
     /// Who paid.
-    #[serde(default)]
     pub user_id: Option<String>,
     /// What was found out.
     pub label: Finding,
     /// By whom.
-    #[serde(default)]
     pub by: Option<String>,
+    /// Why, or how: for people.
+    pub reason: Option<String>,
     /// When, in milliseconds since the epoch.
     pub at: i64,
 }
 
 impl Label {
-    /// From the wire.
+    /// From the wire; `record_ms` is the record's time.
     ///
     /// # Errors
     /// What is wrong, in our own words.
-    pub fn decode(value: &[u8]) -> Result<Self, &'static str> {
-        let label: Self = serde_json::from_slice(value).map_err(|_| "not a label")?;
-        label.checked()
+    pub fn decode(value: &[u8], record_ms: i64) -> Result<Self, &'static str> {
+        let written: Written = serde_json::from_slice(value).map_err(|_| "not a label")?;
+        let Written { verdict_id, tx_id, user_id, label, by, reason, at } = written;
+        let at = at.map_or(Some(record_ms), |at| at.ms()).ok_or("the time is neither milliseconds nor RFC 3339")?;
+        Self { verdict_id, tx_id, user_id, label, by, reason, at }.checked()
     }
 
     /// The label, if it names a payment and its texts are within their bounds.
@@ -58,6 +107,9 @@ impl Label {
         let texts = [&self.verdict_id, &self.tx_id, &self.user_id, &self.by];
         if texts.into_iter().flatten().any(|text| text.is_empty() || text.len() > TEXT_BYTES_MAX) {
             return Err("an id or a name has not 1 to 512 bytes");
+        }
+        if self.reason.as_ref().is_some_and(|text| text.is_empty() || text.len() > REASON_BYTES_MAX) {
+            return Err("the reason has not 1 to 2000 bytes");
         }
         if self.verdict_id.is_none() && (self.tx_id.is_none() || self.user_id.is_none()) {
             return Err("verdict_id is expected, or tx_id and user_id");

@@ -90,13 +90,24 @@ fn a_label_lies_in_its_users_partition_and_is_what_was_written() {
         user_id: Some("u7".into()),
         label: Finding::Fraud,
         by: Some("ann".into()),
+        reason: Some("the card was stolen".into()),
         at: 5,
     };
     let id = place.labels.write("u7", &label, DAY_ONE).unwrap();
     assert_eq!(id, format!("labels:{}:0", partition_of(b"u7", PARTITIONS)));
     let known = Known::read(&*place.broker, LABELS, &|| false).unwrap();
     assert_eq!(known.of("transactions:0:7", "", ""), Some(true));
-    assert_eq!(Label::decode(&serde_json::to_vec(&label).unwrap()), Ok(label));
+    assert_eq!(Label::decode(&serde_json::to_vec(&label).unwrap(), 9), Ok(label));
+}
+
+#[test]
+fn a_record_may_leave_out_its_reason_and_its_time() {
+    let decode = |label: Value| Label::decode(label.to_string().as_bytes(), 9).unwrap();
+    let old = decode(json!({"verdict_id": "t:0:1", "tx_id": null, "label": "fraud", "by": "ann", "at": 5, "more": 1}));
+    assert_eq!((old.reason, old.by.as_deref(), old.at), (None, Some("ann"), 5));
+    assert_eq!(decode(json!({"tx_id": "t", "user_id": "u", "label": "fraud"})).at, 9, "then it is the record's");
+    let text = decode(json!({"verdict_id": "t:0:1", "label": "legitimate", "at": "2026-11-23T00:00:00Z", "reason": "hers"}));
+    assert_eq!((text.at, text.reason.as_deref()), (1_795_392_000_000, Some("hers")));
 }
 
 #[test]
@@ -109,9 +120,13 @@ fn what_is_no_label_is_refused_with_its_reason() {
         (json!({"verdict_id": long, "label": "fraud", "at": 1}), "512"),
         (json!({"verdict_id": "", "label": "fraud", "at": 1}), "512"),
         (json!({"verdict_id": "a:0:1", "label": "fraud", "at": -1}), "1970"),
-        (json!({"verdict_id": "a:0:1", "label": "fraud"}), "not a label"),
+        (json!({"verdict_id": "a:0:1", "label": "fraud", "at": "yesterday"}), "RFC 3339"),
+        (json!({"verdict_id": "a:0:1", "label": "fraud", "at": [1]}), "not a label"),
+        (json!({"verdict_id": "a:0:1", "label": "fraud", "at": 1, "reason": ""}), "2000"),
+        (json!({"verdict_id": "a:0:1", "label": "fraud", "at": 1, "reason": "x".repeat(2_001)}), "2000"),
+        (json!("fraud"), "not a label"),
     ] {
-        let why = Label::decode(label.to_string().as_bytes()).unwrap_err();
+        let why = Label::decode(label.to_string().as_bytes(), 9).unwrap_err();
         assert!(why.contains(words), "{why} lacks {words}");
     }
 }
@@ -125,6 +140,7 @@ fn the_latest_label_counts_however_it_names_the_payment() {
         user_id: Some("u".into()),
         label: if fraud { Finding::Fraud } else { Finding::Legitimate },
         by: None,
+        reason: None,
         at,
     };
     assert_eq!(known.of("v", "u", "t"), None);
@@ -173,8 +189,25 @@ fn quality_is_judged_on_labelled_verdicts_by_day_and_by_model() {
     assert_eq!(days, [("2024-01-01", 2, Some(1.0)), ("2024-01-02", 3, Some(0.5))]);
     let models: Vec<_> = quality.by_model.iter().map(|of| (of.model.as_str(), of.figures.precision)).collect();
     assert_eq!(models, [("a", Some(0.5)), ("b", Some(1.0))]);
+    // One that comes three weeks late counts on the payment's day, for the model that scored it.
+    place.label("u6", json!({"verdict_id": "t:0:6", "label": "fraud", "at": DAY_ONE + 21 * DAY_MS}));
+    let late = place.quality(DAY_ONE + 21 * DAY_MS);
+    let days: Vec<_> = late.by_day.iter().map(|day| (day.day.as_str(), day.figures.labelled)).collect();
+    assert_eq!(days, [("2024-01-01", 2), ("2024-01-02", 4)]);
+    assert_eq!((late.by_model[1].model.as_str(), late.by_model[1].figures.frauds), ("b", 2));
+    place.label("u6", json!({"verdict_id": "t:0:6", "label": "legitimate", "at": DAY_ONE + 22 * DAY_MS}));
+    let quality = place.quality(DAY_ONE + 22 * DAY_MS);
+    assert_eq!((quality.figures.labelled, quality.figures.frauds), (6, 3));
     // A label that is taken back, some time later.
     place.label("u5", json!({"verdict_id": "t:0:5", "label": "legitimate", "by": "ann", "at": 2}));
-    assert_eq!(place.labels.quality(DAY_ONE, DAY_ONE + 2_000, 5_000).unwrap(), quality, "for a while the figures stand");
-    assert_eq!(place.quality(DAY_ONE + 9_000).figures.frauds, 2);
+    let now = DAY_ONE + 22 * DAY_MS;
+    assert_eq!(place.labels.quality(DAY_ONE, now + 2_000, 5_000).unwrap(), quality, "for a while the figures stand");
+    assert_eq!(place.quality(now + 9_000).figures.frauds, 2);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_whatever_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
+        let _ = Label::decode(&bytes, 0);
+    }
 }

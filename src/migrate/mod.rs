@@ -12,6 +12,8 @@
 //! application begins in front of it. Where the input grew in place that is the same topic; records that came by the old rule go before
 //! those that came by the new one, so that each user's stay in order.
 //!
+//! What people keep beside the state in a compacted topic (snoozes) goes along as it is.
+//!
 //! Invariants: every transaction holds what it copied and how far that is (journal `<new>-migration`), under a producer identity that a
 //! repetition takes over: killed at any point, the same command goes on behind the last transaction. Until the last one, instances of
 //! neither application start: both groups' offsets say why. A payment is processed by the old application or by the new one, never by
@@ -19,6 +21,7 @@
 //! Limits: memory holds the values of one partition of the old state; producers must be still where the input is the same topic.
 //! Why a new application id, and the whole procedure: docs/decisions/0017-migration.md.
 
+mod carried;
 mod journal;
 mod places;
 mod plan;
@@ -88,6 +91,9 @@ pub struct Report {
     pub before: bool,
     /// Keys in the state, on both sides.
     pub keys: u64,
+    /// Snoozes that went along.
+    #[serde(default)]
+    pub snoozes: u64,
     /// Records of each input that were moved for the new application to process.
     pub moved: Vec<u64>,
     /// Records of each input that the state included already, and that were left out (at-least-once).
@@ -140,6 +146,7 @@ impl<B: Groups> Migration<'_, B> {
             }
         };
         self.stop_old(&plan)?;
+        let snoozes = carried::copy(self)?;
         let progress = progress.unwrap_or_else(|| Progress::new(&plan));
         let mut work = Work { migration: self, plan: &plan, hand, reader, progress, passed: 0 };
         let copied = state_copy::copy(&mut work)?;
@@ -147,6 +154,7 @@ impl<B: Groups> Migration<'_, B> {
         let foreign = verify::verify(&mut work, &copied)?;
         let report = Report {
             before: false,
+            snoozes,
             keys: copied.folds.iter().map(|fold| fold.keys).sum(),
             moved: work.progress.moved.clone(),
             included: work.progress.included.clone(),

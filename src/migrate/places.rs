@@ -17,6 +17,8 @@ pub struct Places {
     pub(super) old_changelogs: Vec<TopicId>,
     pub(super) new_changelogs: Vec<TopicId>,
     journal: TopicId,
+    /// A topic that goes along, old and new.
+    pub(super) carried: Option<(TopicId, TopicId)>,
     topics: Topics,
 }
 
@@ -56,7 +58,18 @@ impl Places {
         let journal = number(&format!("{}-migration", new.application()));
         let (old, new) = (old.application().to_owned(), new.application().to_owned());
         let topics = Topics::new(names);
-        Ok(Self { old, new, old_inputs, new_inputs, old_changelogs, new_changelogs, journal, topics })
+        Ok(Self { old, new, old_inputs, new_inputs, old_changelogs, new_changelogs, journal, carried: None, topics })
+    }
+
+    /// Has a compacted topic of one partition go along, by its names in the two applications.
+    #[must_use]
+    pub fn carrying(mut self, old: &str, new: &str) -> Self {
+        let mut names: Vec<String> = self.topics.iter().map(|(_, name)| name.to_owned()).collect();
+        let (from, to) = (TopicId(names.len() as u16), TopicId(names.len() as u16 + 1));
+        names.extend([old.to_owned(), new.to_owned()]);
+        self.topics = Topics::new(names);
+        self.carried = Some((from, to));
+        self
     }
 
     /// The table of topics that the broker needs.

@@ -302,6 +302,9 @@ pub(super) fn create_topics<B: Groups>(migration: &Migration<'_, B>, plan: &Plan
     for &topic in &places.new_changelogs {
         create(topic, plan.partitions, Cleanup::Compact { tombstone_retention_ms: TOMBSTONE_RETENTION_MS }, None)?;
     }
+    if let Some((_, topic)) = places.carried {
+        create(topic, 1, Cleanup::Compact { tombstone_retention_ms: TOMBSTONE_RETENTION_MS }, None)?;
+    }
     create(places.journal_at().topic, 1, keep, None)?;
     Ok(())
 }

@@ -178,7 +178,7 @@ pub enum Retrained {
     Running,
     /// Too few rows.
     Skipped,
-    /// A check failed: the old model goes on.
+    /// The old model goes on: a check failed, or the new model is the same.
     Kept,
     /// The new model is live.
     Promoted,

@@ -17,8 +17,8 @@ use std::time::Duration;
 use crate::config::Settings;
 
 pub use cold::{
-    AuditRow, Cold, ColdOptions, Erasure, LabelRow, ModelRow, NotificationRow, Outcome, Part, Remains, SCHEMA_VERSION, Told,
-    VerdictRow, Writer, postgres_text, postgres_time, severity_rank,
+    AuditRow, Cold, ColdOptions, Erasure, LabelRow, LoggedRow, ModelRow, NotificationRow, Outcome, Part, Remains, SCHEMA_VERSION,
+    Told, VerdictRow, Writer, postgres_text, postgres_time, severity_rank,
 };
 pub use recall::Ladder;
 pub use state::tier::Unreachable;

@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 
-use models::Verdict;
 use topology::broker::{Broker, BrokerError};
 use topology::decision::Decision;
 use topology::record::{Record, TopicId};
 
+use crate::audit::Place;
 use crate::broker::scan;
+use crate::tiers::postgres_text;
 
-/// By partition and user: the payments' next offset at the last erasure. Looked up, never walked through.
+/// By user, as Postgres writes ids: the partition and the payments' next offset at the last erasure. Looked up, never walked through.
 #[derive(Debug, Default)]
-pub(super) struct Erased(HashMap<(u32, Box<[u8]>), u64>);
+pub(super) struct Erased(HashMap<String, (u32, u64)>);
 
 impl Erased {
     /// Reads the decisions.
@@ -19,28 +20,28 @@ impl Erased {
         let mut erased = Self::default();
         let tell = &mut |record: &Record<'_>| {
             let decision = record.value.and_then(|value| Decision::decode(value).ok());
-            if let (Some(user), Some(decision)) = (record.key, decision.filter(|decision| decision.kind == "erase")) {
-                let after = erased.0.entry((record.from.partition, user.into())).or_default();
-                *after = decision.after.max(*after);
+            let user = record.key.and_then(|key| std::str::from_utf8(key).ok());
+            if let (Some(user), Some(decision)) = (user, decision.filter(|decision| decision.kind == "erase")) {
+                let here = (record.from.partition, decision.after);
+                let last = erased.0.entry(postgres_text(user).into_owned()).or_insert(here);
+                *last = here.max(*last);
             }
         };
         scan(broker, decisions, 1, tell, &mut || Ok(()), stopped)?;
         Ok(erased)
     }
 
-    /// True where the verdict is of a payment before its user's erasure. An id that names a record of another topic than `lead` tells no
-    /// order: then whatever was logged of the user counts as before.
-    pub(super) fn covers(&self, partition: u32, lead: &str, verdict: &Verdict) -> bool {
-        let Some(&after) = self.0.get(&(partition, verdict.user_id.as_bytes().into())) else { return false };
-        let mut parts = verdict.id.rsplitn(3, ':');
-        let (offset, _, topic) = (parts.next(), parts.next(), parts.next());
-        topic != Some(lead) || offset.and_then(|offset| offset.parse::<u64>().ok()).is_none_or(|offset| offset < after)
+    /// True where the verdict is of a payment before its user's erasure. An id that names a record of another topic than `lead`, or of
+    /// another partition, tells no order: then whatever was logged of the user counts as before.
+    pub(super) fn covers(&self, lead: &str, user_id: &str, id: &str) -> bool {
+        let Some(&(partition, after)) = self.0.get(postgres_text(user_id).as_ref()) else { return false };
+        !id.parse::<Place>().is_ok_and(|place| place.topic == lead && place.partition == partition && place.offset >= after)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use models::{FEATURES, Severity};
+    use models::{FEATURES, Severity, Verdict};
     use topology::broker::{Cleanup, Publisher as _, TopicSpec};
     use topology::record::{Outgoing, TopicPartition};
     use topology::simulated::SimBroker;
@@ -49,10 +50,10 @@ mod tests {
     use super::*;
     use crate::scoring::{ModelSlot, ScoringParams, TopicNames, scoring_topology};
 
-    fn verdict(user: &str, topic: &str, offset: u64) -> Vec<u8> {
+    fn verdict(user: &str, place: &str, offset: u64) -> Vec<u8> {
         let verdict = Verdict {
             tx_id: "t".into(),
-            id: format!("{topic}:0:{offset}"),
+            id: format!("{place}:{offset}"),
             user_id: user.into(),
             event_time: 1,
             amount: offset as f64,
@@ -89,17 +90,26 @@ mod tests {
             publisher.send(&record).expect("taken");
             publisher.flush().expect("durable");
         };
-        let said = [("ann", "transactions", 0), ("bob", "transactions", 1), ("ann", "transactions", 2), ("ann", "elsewhere", 9)];
-        for (user, topic, offset) in said {
-            write(logs.verdicts, user, &verdict(user, topic, offset));
+        let said = [
+            ("ann", "transactions:0", 0),
+            ("bob", "transactions:0", 1),
+            ("ann", "transactions:0", 2),
+            ("ann", "elsewhere:0", 9),
+            // As it was before the topics grew.
+            ("ann", "transactions:1", 8),
+            // Written again after a failure.
+            ("bob", "transactions:0", 1),
+        ];
+        for (user, place, offset) in said {
+            write(logs.verdicts, user, &verdict(user, place, offset));
         }
         let rows = || {
             let rows = from_verdicts(&broker, logs, Span::All, 0, &|_| (), &|| false).expect("rows");
             rows.features().chunks(FEATURES).map(|row| row[0]).collect::<Vec<f32>>()
         };
-        assert_eq!(rows(), [0.0, 1.0, 2.0, 9.0]);
+        assert_eq!(rows(), [0.0, 1.0, 2.0, 8.0, 9.0]);
         write(logs.decisions, "ann", br#"{"after":1,"kind":"reset"}"#);
-        assert_eq!(rows(), [0.0, 1.0, 2.0, 9.0], "a reset is none");
+        assert_eq!(rows(), [0.0, 1.0, 2.0, 8.0, 9.0], "a reset is none");
         write(logs.decisions, "ann", br#"{"after":2,"kind":"erase"}"#);
         assert_eq!(rows(), [1.0, 2.0], "what has no order to the erasure is left out, too");
     }

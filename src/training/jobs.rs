@@ -23,8 +23,12 @@ const LOOK: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
-    /// The features that verdicts logged.
+    /// The features that verdicts logged, from their topic.
     Verdicts,
+    /// The same, from Postgres.
+    Postgres,
+    /// The same, from Postgres where that holds what the topic does, else from the topic.
+    Logged,
     /// A CSV file, through the topology.
     Csv(PathBuf),
 }
@@ -34,7 +38,8 @@ impl Source {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Verdicts => "verdicts",
+            Self::Verdicts | Self::Logged => "verdicts",
+            Self::Postgres => "postgres",
             Self::Csv(_) => "csv",
         }
     }

@@ -1,10 +1,12 @@
 //! Rows to train on, as verdicts logged them.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use models::validate::{Labels, Rows};
 use models::{FEATURES, Model, TrainError, TrainParams, Verdict, Window};
 use ndarray::ArrayView2;
+use sha2::{Digest as _, Sha256};
 
 use crate::parallel;
 
@@ -14,10 +16,19 @@ const DAY_MS: i64 = 86_400_000;
 const HELD_OUT: i64 = 7;
 
 /// What is known of a row: whether it was a fraud, and whose card.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Known {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Known {
     fraud: bool,
-    card: u32,
+    /// Of the user's id: the same number wherever rows come from, in whatever order.
+    card: u64,
+}
+
+impl Known {
+    pub(super) fn new(fraud: bool, user_id: &str) -> Self {
+        let digest = Sha256::digest(user_id.as_bytes());
+        let first = digest.first_chunk::<8>().expect("invariant: SHA-256 has 32 bytes");
+        Self { fraud, card: u64::from_be_bytes(*first) }
+    }
 }
 
 /// Rows to train on, as verdicts log them.
@@ -33,16 +44,22 @@ pub struct TrainingRows {
 impl TrainingRows {
     /// Adds what one verdict logged.
     pub fn push(&mut self, verdict: &Verdict) {
-        self.features.extend_from_slice(&verdict.features);
-        // The amount that was scored: after conversion, where there was one.
-        self.amounts.push(verdict.fx.as_ref().map_or(verdict.amount, |fx| fx.amount));
-        self.times.push(verdict.event_time);
+        self.push_known(verdict, None);
     }
 
     /// As [`Self::push`], with what people found out.
-    pub(super) fn push_labelled(&mut self, verdict: &Verdict, fraud: bool, card: u32) {
-        self.known.push((self.len(), Known { fraud, card }));
-        self.push(verdict);
+    pub(super) fn push_known(&mut self, verdict: &Verdict, known: Option<Known>) {
+        // The amount that was scored: after conversion, where there was one.
+        let amount = verdict.fx.as_ref().map_or(verdict.amount, |fx| fx.amount);
+        self.push_row(&verdict.features, amount, verdict.event_time, known);
+    }
+
+    /// A row by its parts; `amount` is what was scored.
+    pub(super) fn push_row(&mut self, features: &[f32; FEATURES], amount: f64, event_time: i64, known: Option<Known>) {
+        self.known.extend(known.map(|known| (self.len(), known)));
+        self.features.extend_from_slice(features);
+        self.amounts.push(amount);
+        self.times.push(event_time);
     }
 
     /// Adds all of the other's rows behind these.
@@ -97,10 +114,74 @@ impl TrainingRows {
         }
     }
 
-    fn take_row(&mut self, of: &Self, at: usize) {
-        if let Ok(found) = of.known.binary_search_by_key(&at, |(at, _)| *at) {
-            self.known.push((self.len(), of.known[found].1));
+    fn known(&self, at: usize) -> Option<Known> {
+        self.known.binary_search_by_key(&at, |(at, _)| *at).ok().map(|found| self.known[found].1)
+    }
+
+    /// Puts the rows into an order that is theirs alone: by time, then by all else that they hold. What a source gives is then the same
+    /// rows in the same order, however its partitions were mixed. In place but for twelve bytes a row.
+    ///
+    /// # Panics
+    /// Of more than 2^32 rows.
+    pub(super) fn arrange(&mut self) {
+        let count = u32::try_from(self.len()).expect("invariant: ROWS_MAX is far below 2^32");
+        let mut order: Vec<(i64, u32)> = self.times.iter().copied().zip(0..count).collect();
+        order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| self.compare(a.1 as usize, b.1 as usize)));
+        let mut order: Vec<u32> = order.into_iter().map(|(_, at)| at).collect();
+        let mut known: Vec<(usize, Known)> = Vec::with_capacity(self.known.len());
+        known.extend(order.iter().enumerate().filter_map(|(to, &from)| Some((to, self.known(from as usize)?))));
+        self.known = known;
+        // Each cycle of the permutation by swaps: place `to` gets the row from `order[to]`.
+        for first in 0..order.len() {
+            let mut to = first;
+            while order[to] as usize != first {
+                let from = order[to] as usize;
+                self.swap(to, from);
+                order[to] = to as u32;
+                to = from;
+            }
+            order[to] = to as u32;
         }
+    }
+
+    /// Adds, to rows that are arranged, those of `again` that are not among them.
+    pub(super) fn add_missing(&mut self, again: &Self) {
+        let before = self.len();
+        for at in 0..again.len() {
+            let first = self.times[..before].partition_point(|&time| time < again.times[at]);
+            let same = |of: usize| self.amounts[of].to_bits() == again.amounts[at].to_bits() && self.row(of) == again.row(at);
+            if !(first..before).take_while(|&of| self.times[of] == again.times[at]).any(same) {
+                self.take_row(again, at);
+            }
+        }
+        if self.len() > before {
+            self.arrange();
+        }
+    }
+
+    fn row(&self, at: usize) -> &[f32] {
+        &self.features[at * FEATURES..(at + 1) * FEATURES]
+    }
+
+    /// Of two rows of one time. Equal ones are the same for every purpose.
+    fn compare(&self, a: usize, b: usize) -> Ordering {
+        let features = || self.row(a).iter().zip(self.row(b)).map(|(a, b)| a.total_cmp(b)).find(|order| order.is_ne());
+        self.amounts[a]
+            .total_cmp(&self.amounts[b])
+            .then_with(|| features().unwrap_or(Ordering::Equal))
+            .then_with(|| self.known(a).cmp(&self.known(b)))
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        self.times.swap(a, b);
+        self.amounts.swap(a, b);
+        for column in 0..FEATURES {
+            self.features.swap(a * FEATURES + column, b * FEATURES + column);
+        }
+    }
+
+    fn take_row(&mut self, of: &Self, at: usize) {
+        self.known.extend(of.known(at).map(|known| (self.times.len(), known)));
         self.features.extend_from_slice(&of.features[at * FEATURES..(at + 1) * FEATURES]);
         self.amounts.push(of.amounts[at]);
         self.times.push(of.times[at]);
@@ -184,11 +265,16 @@ impl TrainingRows {
 
     /// What is known of rows, where anything is.
     pub(crate) fn labels(&self) -> Option<OwnedLabels> {
+        let mut cards: HashMap<u64, u32> = HashMap::new();
+        let mut number = |card: u64| {
+            let next = cards.len() as u32;
+            *cards.entry(card).or_insert(next)
+        };
         (!self.known.is_empty()).then(|| OwnedLabels {
             rows: self.known.iter().map(|(at, _)| *at).collect(),
             fraud: self.known.iter().map(|(_, known)| known.fraud).collect(),
             day: self.known.iter().map(|(at, _)| self.times[*at].div_euclid(DAY_MS)).collect(),
-            card: self.known.iter().map(|(_, known)| known.card).collect(),
+            card: self.known.iter().map(|(_, known)| number(known.card)).collect(),
         })
     }
 }
@@ -204,21 +290,6 @@ pub(crate) struct OwnedLabels {
 impl OwnedLabels {
     pub(crate) fn view(&self) -> Labels<'_> {
         Labels { rows: &self.rows, fraud: &self.fraud, day: &self.day, card: &self.card }
-    }
-}
-
-/// Numbers for cards, in the order in which they are met.
-#[derive(Debug, Default)]
-pub(super) struct Cards(HashMap<String, u32>);
-
-impl Cards {
-    pub(super) fn number(&mut self, user_id: &str) -> u32 {
-        if let Some(&number) = self.0.get(user_id) {
-            return number;
-        }
-        let number = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
-        self.0.insert(user_id.to_owned(), number);
-        number
     }
 }
 
@@ -269,10 +340,41 @@ mod tests {
     }
 
     #[test]
+    fn rows_have_one_order_whatever_they_came_in() {
+        // Of one time each three rows, two of them the same but for what is known.
+        let mut rows = hourly(0, 90);
+        for at in 0..90 {
+            rows.times[at] = (at / 3) as i64;
+        }
+        let mut pushed = Vec::from_iter(0..90);
+        let in_order = |pushed: &[usize]| {
+            let mut given = TrainingRows::default();
+            for &at in pushed {
+                let twin = if at % 3 == 2 { at - 1 } else { at };
+                let known = (at % 3 > 0).then(|| Known::new(at % 3 == 1, &format!("user {at}")));
+                let features = rows.row(twin).first_chunk::<FEATURES>().expect("ten");
+                given.push_row(features, rows.amounts[twin], rows.times[at], known);
+            }
+            given.arrange();
+            given
+        };
+        let expected = in_order(&pushed);
+        assert!(expected.times.is_sorted());
+        assert_eq!(expected.labels().map(|labels| labels.rows.len()), Some(60));
+        for step in [7, 11, 89] {
+            pushed.sort_by_key(|at| (at * step) % 91);
+            assert_eq!(in_order(&pushed), expected);
+        }
+        let mut none = TrainingRows::default();
+        none.arrange();
+        assert!(none.is_empty());
+    }
+
+    #[test]
     fn labels_stay_with_their_rows() {
         let fraud = |at: usize| at.is_multiple_of(3);
         let known =
-            |count: usize| (0..count).step_by(2).map(|at| (at, Known { fraud: fraud(at), card: at as u32 })).collect::<Vec<_>>();
+            |count: usize| (0..count).step_by(2).map(|at| (at, Known { fraud: fraud(at), card: at as u64 })).collect::<Vec<_>>();
         let labelled = TrainingRows { known: known(96), ..hourly(0, 96) };
         // The amount of a row names it, the card of a label the row it was given for.
         let all = labelled.clone();
@@ -281,8 +383,9 @@ mod tests {
             let view = labels.view();
             assert_eq!(view.rows.len(), count);
             for (at, &row) in view.rows.iter().enumerate() {
-                let origin = view.card[at] as usize;
+                let origin = part.known[at].1.card as usize;
                 assert_eq!((part.amounts[row], view.fraud[at]), (all.amounts[origin], fraud(origin)));
+                assert_eq!(view.card[at] as usize, at, "each is of another card");
                 assert_eq!(view.day[at], all.times[origin].div_euclid(DAY_MS));
             }
         };

@@ -14,7 +14,7 @@ use topology::topology::Topology;
 
 use super::TrainingRows;
 use super::erased::Erased;
-use super::rows::Cards;
+use super::rows::Known as Finding;
 use crate::backtest::{BacktestError, write_payment};
 use crate::broker::{partitions, scan};
 use crate::generator::{Generator, GeneratorParams};
@@ -29,9 +29,7 @@ pub const ROWS_MAX: usize = 20_000_000;
 
 /// Rows between two looks at which of them are old: what a window that moves on leaves behind must not fill memory.
 const TRIM_ROWS: usize = 1_000_000;
-/// Partitions of a topic at most: their users are numbered side by side.
-const PARTITIONS_MAX: u32 = 10_000;
-const DAY_MS: i64 = 86_400_000;
+pub(super) const DAY_MS: i64 = 86_400_000;
 
 /// Which rows, by event time in milliseconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -59,7 +57,7 @@ impl Span {
     }
 
     /// Drops what a moving window has left behind, in all parts by the same end.
-    fn trim(self, parts: &mut [TrainingRows]) {
+    pub(super) fn trim(self, parts: &mut [TrainingRows]) {
         let Self::LastDays(days) = self else { return };
         let Some(last) = parts.iter().filter_map(TrainingRows::latest_ms).max() else { return };
         let from_ms = last.saturating_sub(i64::from(days) * DAY_MS);
@@ -97,8 +95,34 @@ impl Logs {
     }
 }
 
-/// The verdicts of a span that are committed in the topic, by partition and offset, without those of users who were erased since; none
-/// where the topic holds fewer than `least` at all. Rows are labelled where `labels` knows of them. `stopped` ends it early.
+/// Which payments were met. At least once, verdicts are written again after a failure; each writer of a partition begins where something
+/// was committed, so of each partition of payments everything up to some offset was met.
+#[derive(Default)]
+struct Met(HashMap<u32, HashMap<String, u64>>);
+
+impl Met {
+    /// True where the id's place was passed before: a verdict that was written again, or one of a topic that was made anew.
+    fn again(&mut self, partition: u32, id: &str) -> bool {
+        let Some((place, offset)) = id.rsplit_once(':') else { return false };
+        let Ok(offset) = offset.parse::<u64>() else { return false };
+        let met = self.0.entry(partition).or_default();
+        match met.get_mut(place) {
+            Some(next) if offset < *next => return true,
+            Some(next) => *next = offset.saturating_add(1),
+            None => drop(met.insert(place.to_owned(), offset.saturating_add(1))),
+        }
+        false
+    }
+}
+
+/// Where there are more rows than one training may have.
+pub(super) fn too_many() -> String {
+    format!("more than {ROWS_MAX} verdicts are in the window: train on a shorter one")
+}
+
+/// The verdicts of a span that are committed in the topic, each once, without those of users who were erased since; none where the topic
+/// holds fewer than `least` at all. Their order is that of [`super::from_postgres`], too. Rows are labelled where `labels` knows of them.
+/// `stopped` ends it early.
 ///
 /// # Errors
 /// The broker's; more than [`ROWS_MAX`] verdicts.
@@ -113,51 +137,37 @@ pub fn from_verdicts<B: Broker>(
     let labels = Known::read(broker, labels, stopped)?;
     let erased = Erased::read(broker, decisions, stopped)?;
     let lead = broker.topics().name(lead);
-    // By partition: polls mix them, and the same verdicts must give the same rows.
-    let rows: RefCell<Vec<TrainingRows>> = RefCell::default();
-    let mut cards: HashMap<u32, Cards> = HashMap::new();
+    let mut met = Met::default();
+    // Those that may be there twice apart: they are few.
+    let parts: RefCell<[TrainingRows; 2]> = RefCell::default();
     let tell = &mut |record: &Record<'_>| {
         let verdict = serde_json::from_slice::<Verdict>(record.value.unwrap_or_default());
-        let counts = |verdict: &Verdict| span.holds(verdict.event_time) && !erased.covers(record.from.partition, lead, verdict);
+        let counts = |verdict: &Verdict| span.holds(verdict.event_time) && !erased.covers(lead, &verdict.user_id, &verdict.id);
         let Some(verdict) = verdict.ok().filter(counts) else { return };
-        let mut rows = rows.borrow_mut();
-        let partition = record.from.partition as usize;
-        if rows.len() <= partition {
-            rows.resize(partition + 1, TrainingRows::default());
-        }
-        match labels.of(&verdict.id, &verdict.user_id, &verdict.tx_id) {
-            Some(fraud) => {
-                // A user is in one partition: numbered within it, whatever the order in which polls mix them.
-                let card = cards.entry(record.from.partition).or_default().number(&verdict.user_id);
-                let card = card.saturating_mul(PARTITIONS_MAX).saturating_add(record.from.partition);
-                rows[partition].push_labelled(&verdict, fraud, card);
-            }
-            None => rows[partition].push(&verdict),
-        }
+        let known = labels.of(&verdict.id, &verdict.user_id, &verdict.tx_id);
+        let again = met.again(record.from.partition, &verdict.id);
+        let known = known.map(|fraud| Finding::new(fraud, &verdict.user_id));
+        parts.borrow_mut()[usize::from(again)].push_known(&verdict, known);
     };
     let mut trim_at = TRIM_ROWS;
     let polled = &mut || {
-        let mut rows = rows.borrow_mut();
-        let mut count: usize = rows.iter().map(TrainingRows::len).sum();
+        let mut parts = parts.borrow_mut();
+        let mut count: usize = parts.iter().map(TrainingRows::len).sum();
         if count >= trim_at {
-            span.trim(&mut rows);
-            count = rows.iter().map(TrainingRows::len).sum();
+            span.trim(&mut *parts);
+            count = parts.iter().map(TrainingRows::len).sum();
             trim_at = count + TRIM_ROWS;
         }
         progress(count as u64);
-        if count > ROWS_MAX {
-            let what = format!("more than {ROWS_MAX} verdicts are in the window: train on a shorter one");
-            return Err(BrokerError::new(Reaction::Stop, what));
-        }
-        Ok(())
+        if count > ROWS_MAX { Err(BrokerError::new(Reaction::Stop, too_many())) } else { Ok(()) }
     };
     scan(broker, verdicts, least, tell, polled, stopped)?;
-    let mut rows = rows.into_inner();
-    span.trim(&mut rows);
-    Ok(rows.into_iter().fold(TrainingRows::default(), |mut all, part| {
-        all.append(part);
-        all
-    }))
+    let mut parts = parts.into_inner();
+    span.trim(&mut parts);
+    let [mut rows, again] = parts;
+    rows.arrange();
+    rows.add_missing(&again);
+    Ok(rows)
 }
 
 /// How many records the topic holds, control records included. `kept` is the reader of the last call: a client of a broker costs threads
@@ -188,7 +198,6 @@ struct Features {
     /// By offset, from `first` on: what is known of each payment.
     labels: Vec<Option<bool>>,
     first: u64,
-    cards: Cards,
 }
 
 impl Features {
@@ -197,7 +206,7 @@ impl Features {
         let topology = scoring_topology("training", &names, params, &ModelSlot::default())?;
         let options = DriverOptions { partitions: 1, cache_bytes: 1 << 30, ..DriverOptions::default() };
         let (driver, rows) = (TestDriver::new(topology, options), TrainingRows::default());
-        Ok(Self { driver, names, rows, piped: 0, labels: Vec::new(), first: 0, cards: Cards::default() })
+        Ok(Self { driver, names, rows, piped: 0, labels: Vec::new(), first: 0 })
     }
 
     fn pipe(&mut self, key: &str, json: &[u8], timestamp_ms: i64, fraud: Option<bool>) -> Result<(), BacktestError> {
@@ -214,13 +223,8 @@ impl Features {
             // `topic:partition:offset`.
             let offset = verdict.id.rsplit(':').next().and_then(|offset| offset.parse::<u64>().ok());
             let label = offset.and_then(|offset| self.labels.get(usize::try_from(offset.checked_sub(self.first)?).ok()?));
-            match label.copied().flatten() {
-                Some(fraud) => {
-                    let card = self.cards.number(&verdict.user_id);
-                    self.rows.push_labelled(&verdict, fraud, card);
-                }
-                None => self.rows.push(&verdict),
-            }
+            let known = label.copied().flatten().map(|fraud| Finding::new(fraud, &verdict.user_id));
+            self.rows.push_known(&verdict, known);
         }
         self.first += self.labels.len() as u64;
         self.labels.clear();

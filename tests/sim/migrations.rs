@@ -42,6 +42,7 @@ impl World {
     fn new(ahead: u64) -> Self {
         let root = TempDir::new().unwrap();
         let places = Places::of(&topology("old", "pay", "cmd"), &topology("new", "pay5", "cmd5")).unwrap();
+        let places = places.carrying("old-snoozes", "new-snoozes");
         let options = EmbeddedOptions { durability: Durability::Os, memory_bytes: 32 << 20, ..EmbeddedOptions::default() };
         let broker = EmbeddedBroker::open(root.path(), places.topics(), options, Arc::new(|| T)).unwrap();
         let world = Self { _root: root, broker, places };
@@ -49,6 +50,13 @@ impl World {
         for name in ["pay", "cmd", "old-profiles-changelog"] {
             let spec = TopicSpec { name: name.into(), partitions: OLD, cleanup: keep, max_message_bytes: None };
             world.broker.create(&spec).unwrap();
+        }
+        let compacted = Cleanup::Compact { tombstone_retention_ms: 1_000 };
+        let spec = TopicSpec { name: "old-snoozes".into(), partitions: 1, cleanup: compacted, max_message_bytes: None };
+        world.broker.create(&spec).unwrap();
+        let snoozes = [("user:u1", Some("first")), ("user:u2", Some("ended")), ("user:u1", Some("last")), ("user:u2", None)];
+        for (key, value) in snoozes {
+            world.put_at("old-snoozes", 0, key, value.map(str::as_bytes));
         }
         for round in 0..2 {
             for number in 0..200_u64 {
@@ -81,7 +89,11 @@ impl World {
     }
 
     fn put(&self, topic: &str, key: &str, value: Option<&[u8]>) {
-        let to = TopicPartition { topic: self.topic(topic), partition: partition_of(key.as_bytes(), OLD) };
+        self.put_at(topic, partition_of(key.as_bytes(), OLD), key, value);
+    }
+
+    fn put_at(&self, topic: &str, partition: u32, key: &str, value: Option<&[u8]>) {
+        let to = TopicPartition { topic: self.topic(topic), partition };
         let mut publisher = self.broker.publisher().unwrap();
         publisher.send(&Outgoing { to, key: Some(key.as_bytes()), value, timestamp: T, headers: &[] }).unwrap();
         publisher.flush().unwrap();
@@ -117,6 +129,9 @@ impl World {
         }
         let expected = (0..200_u64).filter(|number| *number != 7).map(|number| (format!("u{number}"), number + 1));
         assert_eq!(state, expected.collect());
+        // Written again by each run that was broken off behind it: the last one of each name counts.
+        let snoozes: BTreeMap<_, _> = self.read("new-snoozes", 1, 0).into_iter().map(|(_, key, value)| (key, value)).collect();
+        assert_eq!(snoozes, [("user:u1".to_owned(), b"last".to_vec())].into(), "as they are, without those that were ended");
         // Each user's waiting records, in order.
         let by_user = |records: Vec<(u32, String, Vec<u8>)>| {
             let mut users: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();

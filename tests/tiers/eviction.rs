@@ -2,11 +2,9 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use mangrove::api::Doors;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use state::backend::StorePartition;
@@ -15,6 +13,7 @@ use topology::partitioner::partition_of;
 
 use crate::place;
 use crate::servers::Server;
+use crate::site::Site;
 use crate::stage::{PARTITIONS, Stage, until};
 
 const TWO_HOURS_MS: i64 = 2 * 3_600_000;
@@ -92,10 +91,8 @@ fn evicted_profiles_come_back_through_outages_of_both_tiers() {
     stage.redis_is_right();
     until("all idle users have left", || (stubs(&stage) == 36).then_some(()));
 
-    let listener = stage.wait(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-    let address = listener.local_addr().unwrap();
-    let doors = Doors { tokens: Vec::new(), requests_per_second: 0, tls: None, peers_only: false };
-    stage.spawn(mangrove::api::serve(Arc::new(stage.api()), listener, doors, std::future::pending()));
+    let site = Site::of(stage.api());
+    let address = site.address;
     let gone = users(0, 0, true).nth(1).unwrap();
     let path = format!("/v1/users/user%20{gone}/profile");
     let (status, warm) = get(address, &path);

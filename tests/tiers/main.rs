@@ -23,3 +23,4 @@ mod schema;
 mod servers;
 mod site;
 mod stage;
+mod training;

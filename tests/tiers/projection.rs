@@ -18,14 +18,18 @@ fn tiers_come_to_the_fold_of_the_topics() {
     let mut stage = Stage::new(Some(&redis), Some(&postgres));
     stage.pay(3_000, 200);
     stage.scored();
-    let label = |id: &str| format!(r#"{{"verdict_id":"{id}","label":"fraud","by":"ann"}}"#);
+    let label = |id: &str| format!(r#"{{"verdict_id":"{id}","label":"fraud","by":"ann","reason":"she called"}}"#);
     stage.say("labels", &[("user 1", &label("transactions:0:1")), ("user 2", "not a label")]);
     stage.say("commands", &[("user 7", r#"{"kind":"erase","user_id":"user 7"}"#)]);
     until("the erasure is in the changelog", || matches!(stage.profiles()["user 7"], Lookup::Deleted(_)).then_some(()));
     stage.redis_is_right();
     stage.postgres_is_right();
     until("the label is there and what is none was counted", || {
-        let labels = stage.dump().iter().filter(|row| row.contains("transactions:0:1,") && row.contains("fraud,ann")).count();
+        let labels = stage
+            .dump()
+            .iter()
+            .filter(|row| row.contains("transactions:0:1,") && row.contains("fraud,ann") && row.contains("she called"))
+            .count();
         (labels == 1 && stage.tier("postgres").unreadable == 1).then_some(())
     });
     until("nothing is behind", || {

@@ -12,6 +12,7 @@ use mangrove::config::{Settings, Sources};
 use mangrove::instance::{Blueprint, Identity, Instance, Stop};
 use mangrove::projection::TierView;
 use mangrove::tiers::{Cold, ColdOptions, ServerUrl, Warm, WarmOptions};
+use mangrove::training::Logs;
 use models::Verdict;
 use state::tier::{Guard, Held, Lookup};
 use tempfile::TempDir;
@@ -27,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub const PARTITIONS: u32 = 4;
 /// 2026-11-23, noon: the time of all records. Payments begin ten hours before.
 const NOON_MS: i64 = 1_795_435_200_000;
-const BEGIN_MS: i64 = NOON_MS - 10 * 3_600_000;
+pub const BEGIN_MS: i64 = NOON_MS - 10 * 3_600_000;
 
 /// Looks until there is an answer; panics, naming what did not come, when patience is over.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -146,6 +147,16 @@ impl Stage {
         self.instance().api(&self.settings())
     }
 
+    /// The topics that training reads.
+    pub fn logs(&self) -> Logs {
+        Logs::of(&self.instance().topology, "verdicts", "labels")
+    }
+
+    /// Its Postgres.
+    pub fn postgres(&self) -> &ServerUrl {
+        self.postgres.as_ref().unwrap()
+    }
+
     pub fn wait<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)
     }
@@ -204,7 +215,6 @@ impl Stage {
 
     fn pay_of(&mut self, payments: u64, payers: impl Iterator<Item = u64>) {
         let begin = self.sent;
-        self.sent += payments;
         let payment = |(number, user): (u64, u64)| {
             let user = format!("user {user}");
             let value = format!(
@@ -213,9 +223,15 @@ impl Stage {
                 number % 7,
                 BEGIN_MS + self.later_ms + (number as f64 * self.every_ms) as i64
             );
-            (user, Some(value))
+            (user, value)
         };
-        self.send(self.topic("transactions"), (begin..self.sent).zip(payers).map(payment));
+        self.pay_these((begin..begin + payments).zip(payers).map(payment).collect());
+    }
+
+    /// Sends payments: each with its user.
+    pub fn pay_these(&mut self, payments: Vec<(String, String)>) {
+        self.sent += payments.len() as u64;
+        self.send(self.topic("transactions"), payments.into_iter().map(|(user, value)| (user, Some(value))));
     }
 
     /// Sends records to a topic, keyed by user.

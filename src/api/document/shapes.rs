@@ -9,7 +9,7 @@ use super::declare::{Declared, Parameter, Shape, Takes, gives_other, of, paramet
 use crate::api::problem::{self, Kind, Problem};
 use crate::api::reply::Reply;
 use crate::api::routes::{Answer, Call};
-use crate::labels::Label;
+use crate::labels::Written;
 use crate::scoring::Command;
 
 /// Bounds that more than one shape has. JSON Schema counts characters where the readers count bytes: a text beyond ASCII may be refused
@@ -64,7 +64,7 @@ enum Timestamp {
 const PUBLISHED: [(&str, Shape); 5] = [
     ("transaction", of::<Transaction>),
     ("verdict", of::<models::Verdict>),
-    ("label", of::<Label>),
+    ("label", of::<Written>),
     ("command", of::<Command>),
     ("problem", of::<problem::Body<'static>>),
 ];

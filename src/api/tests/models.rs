@@ -148,13 +148,18 @@ fn a_label_by_its_verdicts_id_names_the_payment_and_makes_quality() {
         (json!({"tx_id": "t9", "label": "fraud"}), 422, "invalid-request"),
         (json!({"verdict_id": verdict.id, "label": "perhaps"}), 422, "invalid-request"),
         (json!({"verdict_id": verdict.id, "label": "fraud", "at": "yesterday"}), 422, "invalid-request"),
+        (json!({"verdict_id": verdict.id, "label": "fraud", "by": ""}), 422, "invalid-request"),
+        (json!({"verdict_id": verdict.id, "label": "fraud", "reason": "x".repeat(2_001)}), 422, "invalid-request"),
         (json!([]), 422, "invalid-request"),
     ] {
         label(body).problem(status, name);
     }
-    let taken = label(json!({"verdict_id": verdict.id, "label": "fraud", "by": "ann", "at": "2024-01-02T03:04:05Z"}));
+    let taken = label(
+        json!({"verdict_id": verdict.id, "label": "fraud", "by": "ann", "reason": "she called", "at": "2024-01-02T03:04:05Z"}),
+    );
     assert_eq!(taken.status, 201, "{}", taken.text());
     let taken = taken.json();
+    assert_eq!((&taken["by"], &taken["reason"]), (&json!("ann"), &json!("she called")), "without tokens, whoever it says");
     assert_eq!(
         (&taken["user_id"], &taken["tx_id"], &taken["at"]),
         (&json!("user-1"), &json!("t9"), &json!(1_704_164_645_000_i64))
@@ -209,6 +214,29 @@ fn who_is_snoozed_is_listed_until_it_is_over_or_ended() {
     assert_eq!(world.client().send("DELETE", "/v1/snoozes/user:u%2F1", &[], b"").status, 200);
     world.client().send("DELETE", "/v1/snoozes/user:u%2F1", &[], b"").problem(404, "no-such-snooze");
     assert!(ids().is_empty());
+}
+
+/// Nobody labels or snoozes in another's name.
+#[test]
+fn who_says_something_is_the_tokens_name() {
+    let token = ApiToken { name: "desk".into(), scopes: [Scope::Write].into(), sha256: Sha256::digest("secret").into() };
+    let world = World::idle(ScoringParams::default(), vec![token]);
+    let by = |path: &str, body: Value| {
+        let said = world.client().send(
+            "POST",
+            path,
+            &["Authorization: Bearer secret", "Content-Type: application/json"],
+            body.to_string().as_bytes(),
+        );
+        assert_eq!(said.status, 201, "{}", said.text());
+        said.json()["by"].clone()
+    };
+    let label = json!({"tx_id": "t", "user_id": "u", "label": "fraud"});
+    assert_eq!(by("/v1/labels", label.clone()), "desk");
+    let mut of_ann = label;
+    of_ann["by"] = json!("ann");
+    assert_eq!(by("/v1/labels", of_ann), "desk: ann");
+    assert_eq!(by("/v1/snoozes", json!({"user_id": "u", "reason": "travels", "hours": 1, "by": "ann"})), "desk: ann");
 }
 
 #[test]

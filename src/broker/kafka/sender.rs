@@ -18,8 +18,10 @@ use super::deadline::Deadline;
 use super::errors;
 use super::native::{self, GroupMetadata, Topic};
 
-/// How long one wait for deliveries or for room lasts before failures are looked at.
+/// How long one wait for deliveries lasts before failures are looked at.
 const SLICE: Duration = Duration::from_millis(20);
+/// The same for a producer that hears of each delivery: until these are served nothing counts as delivered, so the wait is in vain.
+const SLICE_OF_REPORTS: Duration = Duration::from_millis(1);
 /// A batch's header and a record's own fields at their largest, beside keys, values and headers.
 const RECORD_OVERHEAD: usize = 61 + 40;
 /// Lengths of one header's name and value.
@@ -87,6 +89,8 @@ pub(super) struct Sender {
     producer: Arc<BaseProducer<Deliveries>>,
     /// How long a record may take, and the end of a transaction.
     timeout: Duration,
+    /// One of the waits for deliveries.
+    slice: Duration,
     /// A request that belongs to the transaction was perhaps repeated.
     repeated: Cell<bool>,
 }
@@ -97,7 +101,8 @@ impl Sender {
             BrokerError::new(Reaction::Stop, format!("Kafka producer: {}", super::config::explain("configuration", &error)))
         })?;
         let handles = topics.iter().map(|_| None).collect();
-        Ok(Self { topics, limits, handles, producer: Arc::new(producer), timeout, repeated: Cell::new(false) })
+        let slice = if config.get("delivery.report.only.error") == Some("true") { SLICE } else { SLICE_OF_REPORTS };
+        Ok(Self { topics, limits, handles, producer: Arc::new(producer), timeout, slice, repeated: Cell::new(false) })
     }
 
     /// A new producer that takes its transactional id over: ends what a predecessor left open and refuses what still is under way from
@@ -173,14 +178,21 @@ impl Sender {
 
     /// Serves delivery reports and errors; never waits.
     pub(super) fn serve(&self) {
-        self.producer.poll(Duration::ZERO);
+        // One call serves one event: the reports of one batch. Small batches make many.
+        loop {
+            let left = self.producer.in_flight_count();
+            self.producer.poll(Duration::ZERO);
+            if self.producer.in_flight_count() >= left {
+                return;
+            }
+        }
     }
 
     /// Waits until nothing is in flight and tells the first failure.
     pub(super) fn flush(&self) -> Result<()> {
-        let deadline = Deadline::after(self.timeout + SLICE);
+        let deadline = Deadline::after(self.timeout + self.slice);
         while self.producer.in_flight_count() > 0 {
-            native::flush(self.producer.client(), SLICE);
+            native::flush(self.producer.client(), self.slice);
             self.serve();
             if deadline.is_over() {
                 return Err(BrokerError::new(Reaction::Abort, format!("records are not acknowledged within {:?}", self.timeout)));

@@ -13,7 +13,7 @@ use tokio_postgres::Error;
 pub(super) type Day = i64;
 
 /// Milliseconds of a day.
-const DAY_MS: i64 = 24 * 3_600 * 1_000;
+pub(super) const DAY_MS: i64 = 24 * 3_600 * 1_000;
 /// A day further ahead of today than this has no verdict: no setting lets payments be so early.
 const AHEAD: Day = 1;
 

@@ -10,6 +10,7 @@
 //! | `days` | verdicts are kept by day: partitions are made when needed and dropped after `HISTORY_DAYS` |
 //! | `documents` | models, notifications, the trail |
 //! | `erasures` | who was erased: rows go, and do not come back |
+//! | `logged` | what training reads |
 //! | `errors` | what an error says, without what it might repeat |
 //!
 //! Limits: needs a connection of its own for each session (a pooler in between must pool sessions, not transactions).
@@ -18,6 +19,7 @@ mod days;
 mod documents;
 mod erasures;
 mod errors;
+mod logged;
 mod profiles;
 mod rows;
 mod schema;
@@ -37,6 +39,7 @@ use super::{READ_TIMEOUT, ServerUrl, Unreachable};
 
 pub use documents::{AuditRow, ModelRow, NotificationRow, Told};
 pub use erasures::{Erasure, Remains};
+pub use logged::LoggedRow;
 pub use profiles::{postgres_text, postgres_time};
 pub use rows::{LabelRow, VerdictRow, severity_rank};
 pub use schema::SCHEMA_VERSION;

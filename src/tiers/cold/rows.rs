@@ -82,6 +82,8 @@ pub struct LabelRow<'a> {
     pub(super) label: Cow<'a, str>,
     #[serde(borrow, default)]
     pub(super) by: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(super) reason: Option<Cow<'a, str>>,
     #[serde(default)]
     at: Option<Moment<'a>>,
     #[serde(skip)]

@@ -261,18 +261,19 @@ async fn insert_labels(transaction: &Transaction<'_>, rows: &[LabelRow<'_>]) -> 
         return Ok(());
     }
     let insert = format!(
-        "INSERT INTO labels (id, verdict_id, user_id, tx_id, label, labelled_by, labelled_at, written_at)
-         SELECT * FROM (VALUES ($1::text, $2::text, $3::text, $4::text, $5::text, $6::text, $7::timestamptz, $8::timestamptz))
-             AS l (id, verdict_id, user_id, tx_id, label, labelled_by, labelled_at, written_at)
+        "INSERT INTO labels (id, verdict_id, user_id, tx_id, label, labelled_by, reason, labelled_at, written_at)
+         SELECT * FROM (VALUES ($1::text, $2::text, $3::text, $4::text, $5::text, $6::text, $7::text, $8::timestamptz, $9::timestamptz))
+             AS l (id, verdict_id, user_id, tx_id, label, labelled_by, reason, labelled_at, written_at)
          WHERE {} ON CONFLICT DO NOTHING",
         erasures::takes_label()
     );
     let statement = transaction.prepare_cached(&insert).await?;
     for row in rows {
         let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(|text| postgres_text(text).into_owned());
-        let (verdict, user, tx, by) = (text(&row.verdict_id), text(&row.user_id), text(&row.tx_id), text(&row.by));
+        let (verdict, user, tx) = (text(&row.verdict_id), text(&row.user_id), text(&row.tx_id));
+        let (by, reason) = (text(&row.by), text(&row.reason));
         let (label, at, written): (&str, _, _) = (&row.label, postgres_time(row.at_ms), postgres_time(row.written_ms));
-        transaction.execute(&statement, &[&row.id, &verdict, &user, &tx, &label, &by, &at, &written]).await?;
+        transaction.execute(&statement, &[&row.id, &verdict, &user, &tx, &label, &by, &reason, &at, &written]).await?;
     }
     Ok(())
 }

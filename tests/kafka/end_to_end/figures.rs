@@ -1,4 +1,5 @@
-//! Measurements, not tests: how long partitions are without verdicts. Run by `benches/failover.sh`.
+//! Measurements, not tests: how long partitions are without verdicts (`benches/failover.sh`), and how long a rollback takes
+//! (`benches/rollback.sh`).
 //!
 //! One line of JSON for each run. Times are wall time of this machine, in milliseconds; a verdict's is when a read-committed consumer got it.
 
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use super::instances::share;
 use super::members::announced;
-use crate::common::ledger::model;
+use crate::common::ledger::{model, other_model};
 use crate::common::records::{Tail, Writer, now_ms};
 use crate::common::scene::{PARTITIONS, Scene};
 use crate::common::service::Service;
@@ -31,13 +32,15 @@ struct Stream {
     seen: u64,
     /// By partition, when its last verdict came.
     last: BTreeMap<u32, i64>,
+    /// Only verdicts with this in them count for `last`.
+    wanted: Option<String>,
 }
 
 impl Stream {
     fn new(scene: &Scene) -> Self {
         let tail = Tail::new(&scene.address, &scene.topic("verdicts"));
         let (writer, topic) = (scene.writer(), scene.topic("transactions"));
-        Self { writer, topic, tail, sent: 0, seen: 0, last: BTreeMap::new() }
+        Self { writer, topic, tail, sent: 0, seen: 0, last: BTreeMap::new(), wanted: None }
     }
 
     fn send(&mut self) {
@@ -52,7 +55,10 @@ impl Stream {
         let mut next = self.tail.next(wait);
         while let Some(seen) = next {
             self.seen += 1;
-            self.last.insert(seen.partition, now_ms());
+            let text = String::from_utf8_lossy(seen.value.as_deref().unwrap_or_default());
+            if self.wanted.as_ref().is_none_or(|wanted| text.contains(wanted)) {
+                self.last.insert(seen.partition, now_ms());
+            }
             next = self.tail.next(Duration::ZERO);
         }
     }
@@ -170,4 +176,37 @@ fn figure_restart_with_its_disk() {
     let (assigned, running) = (step("task assigned"), step("task restored and running"));
     print("restart", delays, &format!(r#","assigned_ms":{assigned},"running_ms":{running}"#));
     a.stop();
+}
+
+/// From the request until a verdict of the earlier model was read from each partition, of two instances with half of them each.
+#[test]
+#[ignore = "a measurement: benches/rollback.sh"]
+fn figure_rollback() {
+    let Some(scene) = scene("rollback") else { return };
+    let (mut a, mut b) = (scene.start_with("a", &[("INSTANCE_ID", "a")]), scene.start_with("b", &[("INSTANCE_ID", "b")]));
+    share(&mut a, &mut b);
+    let mut stream = Stream::new(&scene);
+    stream.fill(payments());
+    let newer = scene.register(other_model());
+    let listed: serde_json::Value = serde_json::from_str(&b.get("/v1/models").1).expect("JSON");
+    let earlier = listed["scoring"].as_str().expect("a model scores").to_owned();
+    let everywhere = |at: i64| Some((0..PARTITIONS).map(|partition| (partition, at)).collect());
+    let mut change = |service: &mut Service, path: &str, to: &str| {
+        stream.wanted = Some(to.to_owned());
+        let asked_ms = now_ms();
+        std::thread::scope(|scope| {
+            let answered = scope.spawn(move || {
+                let (status, body) = service.post(path, "");
+                assert_eq!(status, 200, "{body}");
+                now_ms() - asked_ms
+            });
+            (stream.delays(|| everywhere(asked_ms)), answered.join().expect("answered"))
+        })
+    };
+    let (delays, answered) = change(&mut b, &format!("/v1/models/{newer}/promote"), &newer);
+    print("promotion", delays, &format!(r#","answered_ms":{answered}"#));
+    let (delays, answered) = change(&mut a, "/v1/models/rollback", &earlier);
+    print("rollback", delays, &format!(r#","answered_ms":{answered}"#));
+    a.stop();
+    b.stop();
 }

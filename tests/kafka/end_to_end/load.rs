@@ -37,6 +37,18 @@ fn counts(report: &Value, names: &[&str]) -> Vec<u64> {
     names.iter().map(|name| report[name].as_u64().unwrap_or_else(|| panic!("{name} in {report}"))).collect()
 }
 
+/// Each batch has a report of its own, as small ones at a moderate rate do: what waits for all of them once took 20 ms for each.
+#[test]
+fn thousands_of_small_batches_are_waited_for_together() {
+    let Some((scene, service)) = ready("load-batches") else { return };
+    let scene = scene.with("KAFKA_BATCH_NUM_MESSAGES", "1");
+    let arguments = ["load", "--json", "--users", "2000", "--count", "6000", "--max-lost", "0"];
+    let mut load = scene.command("none", &arguments).stdout(Stdio::null()).spawn().expect("it starts");
+    let ended = until("the load ends", || load.try_wait().expect("its status"));
+    assert!(ended.success());
+    service.stop();
+}
+
 #[test]
 fn each_payment_is_accounted_for_as_the_topics_do() {
     let Some((scene, service)) = ready("load-counts") else { return };

@@ -1,0 +1,2 @@
+-- Why somebody says so, for people.
+ALTER TABLE labels ADD COLUMN reason text;
