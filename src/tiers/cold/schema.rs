@@ -16,7 +16,7 @@ mod embedded {
 }
 
 /// The version that this program brings the schema to.
-pub const SCHEMA_VERSION: i32 = 3;
+pub const SCHEMA_VERSION: i32 = 4;
 
 /// Bytes of a Postgres identifier.
 const NAME_BYTES_MAX: usize = 63;
