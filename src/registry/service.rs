@@ -388,6 +388,8 @@ impl Registry {
         // An artifact that is no model must not get into the topic: every instance would refuse it.
         self.load(&activation.model)?;
         self.publish(&Entry::Active(activation.clone()))?;
+        // The thread that follows the topic may have read the record and still be loading: who asked is told of what scores.
+        self.follow_active();
         Ok(activation)
     }
 

@@ -103,6 +103,7 @@ serde = { workspace = true, features = ["std"] }
 serde_json.workspace = true
 thiserror.workspace = true
 ndarray.workspace = true
+schemars.workspace = true
 
 [profile.release]
 opt-level = 1
