@@ -182,7 +182,8 @@ impl Sender {
         loop {
             let left = self.producer.in_flight_count();
             self.producer.poll(Duration::ZERO);
-            if self.producer.in_flight_count() >= left {
+            // Who hears of failures only has nothing to catch up with.
+            if self.slice == SLICE || self.producer.in_flight_count() >= left {
                 return;
             }
         }
