@@ -44,6 +44,8 @@ const ITEMS_MAX: usize = 10_000;
 const ACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 /// For another instance to answer.
 const PASSED_ON_MAX: Duration = Duration::from_secs(12);
+/// For transaction ids to be read back from the topic, once per request.
+const IDS_READ_MAX: Duration = Duration::from_secs(2);
 /// When to come again, in seconds.
 const RETRY_S: u16 = 1;
 
@@ -182,10 +184,11 @@ fn refused(why: &InvalidTransaction) -> Problem {
     }
 }
 
-/// Where a payment is to be written: here, at another instance, or nowhere at the moment.
-fn destination(call: &Call, payment: &Payment) -> Result<Option<Peer>, Problem> {
+/// Where a payment is to be written: here, at another instance, or nowhere at the moment. Ids that are being read are waited for, until
+/// that moment of the process.
+async fn destination(call: &Call, payment: &Payment, until: Duration) -> Result<Option<Peer>, Problem> {
     let of = payment.partition;
-    match call.site.api.ingest.home_of(payment) {
+    match call.site.api.ingest.settled_home_of(payment, until).await {
         Home::Here => Ok(None),
         Home::There(_) if call.hop => {
             Err(Problem::new(Kind::NotHere, format!("the ids of partition {of} are not remembered here")).retry_after(RETRY_S))
@@ -237,7 +240,7 @@ fn id(ingest: &Ingest, call: &Call, partition: u32, offset: u64) -> String {
 async fn one(call: Call, waits: Waits, body: Bytes) -> Answer {
     let ingest = &call.site.api.ingest;
     let payment = read(&call, body.clone())?;
-    if let Some(peer) = destination(&call, &payment)? {
+    if let Some(peer) = destination(&call, &payment, monotonic() + IDS_READ_MAX).await? {
         return pass_on(&call, &peer, waits, body, payment.partition).await;
     }
     let ticket = if waits.verdict { enter(ingest, &payment, waits).await? } else { None };
@@ -357,8 +360,12 @@ pub(super) async fn begin(call: &Call, read: Vec<Result<Payment, Problem>>, pati
     let mut done: Vec<Option<Done>> = Vec::with_capacity(read.len());
     let (mut here, mut payments) = (Vec::new(), Vec::with_capacity(read.len()));
     let mut there: BTreeMap<String, (Peer, Vec<(usize, Bytes)>)> = BTreeMap::new();
+    let until = monotonic() + IDS_READ_MAX;
     for (at, read) in read.into_iter().enumerate() {
-        let destined = read.and_then(|payment| Ok((destination(call, &payment)?, payment)));
+        let destined = match read {
+            Ok(payment) => destination(call, &payment, until).await.map(|to| (to, payment)),
+            Err(problem) => Err(problem),
+        };
         done.push(match destined {
             Err(problem) => Some(Done::refused(call, &problem)),
             Ok((None, payment)) => {

@@ -26,7 +26,7 @@ mod tail;
 mod verdicts;
 mod window;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -172,6 +172,8 @@ struct Submission {
 #[derive(Debug)]
 struct Shared {
     homes: Mutex<Arc<[Home]>>,
+    /// Somebody asked for ids that are not known here yet.
+    asked: AtomicBool,
     /// Microseconds of the process at which the group began that is on its way; 0 while none is.
     began_us: AtomicU64,
     counts: Counts,
@@ -191,7 +193,12 @@ impl Ingest {
     /// Starts the threads.
     pub fn start<B: Broker>(broker: &Arc<B>, config: Config, directory: Arc<dyn Directory>, clock: Arc<dyn Clock>) -> Self {
         let homes = vec![Home::Nowhere; config.partitions as usize].into();
-        let shared = Arc::new(Shared { homes: Mutex::new(homes), began_us: AtomicU64::new(0), counts: Counts::default() });
+        let shared = Arc::new(Shared {
+            homes: Mutex::new(homes),
+            asked: AtomicBool::new(false),
+            began_us: AtomicU64::new(0),
+            counts: Counts::default(),
+        });
         let (inbox, taken) = sync_channel(SUBMISSIONS_MAX);
         let config = Arc::new(config);
         let verdicts = Verdicts::start(broker, config.verdicts);
@@ -206,14 +213,28 @@ impl Ingest {
         &self.config
     }
 
-    /// Where the ids of this payment's partition are remembered. One without an id, or where none are remembered, may be written anywhere.
+    /// Where the ids of this payment's partition are remembered; the first to ask has them read. One without an id, or where none are remembered, may be written anywhere.
     #[must_use]
     pub fn home_of(&self, payment: &Payment) -> Home {
         if payment.tx_id.is_none() || self.config.dedup_ms == 0 {
             return Home::Here;
         }
-        let homes = self.shared.homes.lock().unwrap_or_else(PoisonError::into_inner);
-        homes.get(payment.partition as usize).cloned().unwrap_or(Home::Nowhere)
+        let homes = Arc::clone(&self.shared.homes.lock().unwrap_or_else(PoisonError::into_inner));
+        let home = homes.get(payment.partition as usize).cloned().unwrap_or(Home::Nowhere);
+        if home == Home::Reading {
+            self.shared.asked.store(true, Ordering::Relaxed);
+        }
+        home
+    }
+
+    /// As [`Self::home_of`], waiting while ids are being read, but not beyond that moment of the process.
+    pub async fn settled_home_of(&self, payment: &Payment, until: Duration) -> Home {
+        loop {
+            match self.home_of(payment) {
+                Home::Reading if monotonic() < until => tokio::time::sleep(AGAIN).await,
+                home => return home,
+            }
+        }
     }
 
     /// Hands payments over, all or none; the answer has one outcome for each, in their order. It fails to come only where the process

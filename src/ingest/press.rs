@@ -39,6 +39,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 enum Knowledge {
     /// All.
     Whole,
+    /// Nothing, and nobody has asked yet: where no payments come by HTTP the topic is not read.
+    Unread,
     /// They are to be read back, or are being read since this look.
     Reading,
     /// They are somebody else's affair.
@@ -264,12 +266,14 @@ impl<B: Broker> Press<B> {
         self.looked = Some(monotonic());
         let members = if self.config.alone { Vec::new() } else { self.directory.members() };
         let me = self.directory.me();
+        let asked = self.shared.asked.load(Ordering::Relaxed);
         let mut changed = false;
         for (partition, known) in (0..).zip(&mut self.knowledge) {
             let home = home_of(partition, &members);
             let mine = self.config.alone || home.is_some_and(|peer| peer.instance == me);
             let now = match (&*known, mine) {
-                (Knowledge::None(_), true) => Knowledge::Reading,
+                (Knowledge::None(_) | Knowledge::Unread, true) if asked => Knowledge::Reading,
+                (Knowledge::None(_), true) => Knowledge::Unread,
                 (_, true) => continue,
                 (_, false) => {
                     // Others write from here on: what is being read of it will not be whole.
@@ -317,7 +321,7 @@ impl<B: Broker> Press<B> {
     fn tell(&self) {
         let home = |known: &Knowledge| match known {
             Knowledge::Whole => Home::Here,
-            Knowledge::Reading => Home::Reading,
+            Knowledge::Unread | Knowledge::Reading => Home::Reading,
             Knowledge::None(Some(peer)) => Home::There(peer.clone()),
             Knowledge::None(None) => Home::Nowhere,
         };
@@ -338,4 +342,98 @@ fn outcomes(slots: Vec<Slot>, partitions: &[u32], offsets: Option<&[u64]>) -> Ve
         }
     };
     slots.into_iter().map(outcome).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+
+    use hyper::body::Bytes;
+    use topology::clock::MockClock;
+    use topology::record::Topics;
+    use topology::simulated::SimBroker;
+
+    use super::*;
+    use crate::ingest::{Counts, ROOM_BYTES};
+    use crate::scoring::ScoringParams;
+
+    struct Nobody;
+
+    impl Directory for Nobody {
+        fn me(&self) -> String {
+            "one".to_owned()
+        }
+        fn owner(&self, _: u32) -> Option<Peer> {
+            None
+        }
+        fn standbys(&self, _: u32) -> Vec<Peer> {
+            Vec::new()
+        }
+        fn members(&self) -> Vec<Peer> {
+            Vec::new()
+        }
+    }
+
+    /// Its own look is at most each tenth of a second.
+    fn look(press: &mut Press<SimBroker>) {
+        press.looked = None;
+        press.look();
+    }
+
+    #[test]
+    fn ids_are_read_back_once_somebody_asks_and_not_before() {
+        let names = ["transactions", "audit", "verdicts"];
+        let sim = SimBroker::new(Topics::new(names.map(str::to_owned).to_vec()));
+        let [transactions, trail, verdicts] = names.map(|name| sim.create_topic(name, 1));
+        let clock = MockClock::at(1_700_000_000_000);
+        let params = ScoringParams::default();
+        let value = Bytes::from_static(br#"{"user_id":"u","amount":1,"merchant":"m","tx_id":"first"}"#);
+        let payment = Payment::read(value, clock.now_ms(), &params, 1).expect("a payment");
+        let config = Config {
+            transactions,
+            partitions: 1,
+            trail,
+            verdicts,
+            user_partitions: 1,
+            params,
+            dedup_ms: 3_600_000,
+            dedup_entries: 1_000,
+            alone: true,
+        };
+        let shared = Arc::new(Shared {
+            homes: Mutex::new(vec![Home::Nowhere].into()),
+            asked: AtomicBool::new(false),
+            began_us: AtomicU64::new(0),
+            counts: Counts::default(),
+        });
+        let broker = Arc::new(sim);
+        let mut press = Press::new(
+            Arc::clone(&broker),
+            Arc::new(config.clone()),
+            Arc::new(Nobody),
+            Arc::new(clock.clone()),
+            Arc::clone(&shared),
+        );
+        let mut publisher = broker.publisher().expect("a publisher");
+        publisher.send(&press.payment(&payment)).expect("room");
+        publisher.flush().expect("written");
+        for _ in 0..2 {
+            look(&mut press);
+            assert_eq!((&press.knowledge[0], &press.being_read), (&Knowledge::Unread, &None));
+        }
+        let (inbox, _taken) = sync_channel(1);
+        let room = Arc::new(tokio::sync::Semaphore::new(ROOM_BYTES));
+        let verdicts = crate::ingest::Verdicts::start(&broker, config.verdicts);
+        let ingest = crate::ingest::Ingest { config: Arc::new(config), inbox, room, shared, verdicts };
+        assert_eq!(ingest.home_of(&payment), Home::Reading);
+        look(&mut press);
+        assert_eq!(press.being_read, Some(vec![0]));
+        while ingest.home_of(&payment) != Home::Here {
+            look(&mut press);
+            std::thread::yield_now();
+        }
+        let of = payment.fingerprint.expect("it has an id");
+        assert_eq!(press.window.find(&of, clock.now_ms()), Some(Place { partition: 0, offset: 0 }));
+    }
 }
