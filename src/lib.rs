@@ -47,6 +47,8 @@ pub mod shadow;
 pub mod snoozes;
 pub mod stop;
 pub mod tap;
+mod threads;
 pub mod tiers;
 pub mod tls;
 pub mod training;
+mod trouble;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::threads::spawn;
 use chrono::{DateTime, Utc};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds};
@@ -44,7 +45,7 @@ pub fn start(expression: &str, due: impl Fn() + Send + Sync + 'static, stopped: 
             error!(why, "the schedule does not run");
         }
     };
-    std::thread::Builder::new().name("schedule".into()).spawn(run).expect("invariant: the system has threads at start");
+    spawn("schedule", run);
 }
 
 async fn tick(

@@ -39,6 +39,7 @@ use topology::record::TopicId;
 use crate::clock::{monotonic, since};
 use crate::membership::Directory;
 use crate::scoring::ScoringParams;
+use crate::threads::spawn;
 
 pub use homes::Home;
 pub use payment::{Payment, Refused};
@@ -305,8 +306,4 @@ impl Ingest {
     pub fn counts(&self) -> &Counts {
         &self.shared.counts
     }
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {
-    std::thread::Builder::new().name(name.into()).spawn(run).expect("invariant: the system has threads at start");
 }

@@ -21,10 +21,11 @@ use tracing::{info, warn};
 
 use super::homes::{Home, home_of};
 use super::window::{Fingerprint, Place, Window};
-use super::{Answer, Config, Outcome, Payment, Shared, Submission, spawn, tail};
+use super::{Answer, Config, Outcome, Payment, Shared, Submission, tail};
 use crate::audit::AuditError;
 use crate::clock::{monotonic, since};
 use crate::membership::{Directory, Peer};
+use crate::threads::spawn;
 
 /// Bytes of one group, about.
 const GROUP_BYTES: usize = 4 << 20;

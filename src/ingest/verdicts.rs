@@ -18,8 +18,9 @@ use topology::broker::{Bounds, Broker, BrokerError, Reader};
 use topology::record::{Fetched, TopicId, TopicPartition};
 use tracing::debug;
 
-use super::{Full, spawn};
+use super::Full;
 use crate::clock::{monotonic, since};
+use crate::threads::spawn;
 
 /// Requests that wait at once.
 const WAITING_MAX: usize = 10_000;

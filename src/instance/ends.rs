@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use crate::api::Health;
 use crate::clock::{monotonic, since};
 use crate::stop::Stop;
+use crate::threads::{ended_by, spawn};
 
 /// Between two rounds.
 const ROUND: Duration = Duration::from_secs(1);
@@ -44,8 +45,7 @@ impl Ends {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("input-ends".to_owned()).spawn(work);
-        Self { thread: thread.expect("invariant: the system has threads at start"), stop }
+        Self { thread: spawn("input-ends", work), stop }
     }
 
     /// Tells it to end.
@@ -55,11 +55,7 @@ impl Ends {
 
     /// Waits for its end, as long as given: a call to a broker that is gone may take longer.
     pub(super) fn wait(self, within: Duration) {
-        let began = monotonic();
-        while !self.thread.is_finished() && since(began) < within {
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-        if self.thread.is_finished() && self.thread.join().is_err() {
+        if ended_by(&self.thread, monotonic() + within) && self.thread.join().is_err() {
             warn!("the thread that follows the inputs' ends panicked");
         }
     }

@@ -13,11 +13,13 @@ use topology::topology::Topology;
 use tracing::{info, warn};
 
 use super::InstanceError;
-use crate::clock::{monotonic, since};
+use crate::clock::monotonic;
 use crate::config::Settings;
 use crate::eviction::Sweep;
 use crate::stop::Stop;
+use crate::threads::{ended_by, spawn};
 use crate::tiers::{Ladder, Tiers};
+use crate::trouble::Trouble;
 
 /// Keys of one bite: one question to Postgres, and a write that its worker hardly notices.
 const BITE: usize = 1_000;
@@ -98,17 +100,13 @@ impl Evicting {
         let stop = Stop::default();
         let (stopped, tasks) = (stop.clone(), Arc::clone(tasks));
         let work = move || run(&outside, &tasks, Duration::from_secs(ttl_s), &stopped);
-        let thread = std::thread::Builder::new().name("eviction".to_owned()).spawn(work);
-        Self { thread: thread.expect("invariant: the system has threads at start"), stop }
+        Self { thread: spawn("eviction", work), stop }
     }
 
     /// Ends it; gives up after `within`.
     pub(super) fn stop(self, within: Duration) {
         self.stop.raise();
-        let began = monotonic();
-        while !self.thread.is_finished() && since(began) < within {
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
+        ended_by(&self.thread, monotonic() + within);
     }
 }
 
@@ -117,7 +115,7 @@ fn run(outside: &Outside, tasks: &Tasks, ttl: Duration, stop: &Stop) {
     let mut sweep = Sweep::new(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
     let again = (ttl / 10).clamp(AGAIN_MIN, AGAIN_MAX);
     let mut turns: BTreeMap<u32, Turn> = BTreeMap::new();
-    let mut said = None;
+    let mut trouble = Trouble::default();
     while !stop.raised() {
         let running = tasks.all();
         let here = running.iter().filter(|(task, status)| task.sub == *sub && status.phase == Phase::Running);
@@ -134,7 +132,7 @@ fn run(outside: &Outside, tasks: &Tasks, ttl: Duration, stop: &Stop) {
             match sweep.bite(tiered, &of, BITE, &|users| ladder.held_cold(users)) {
                 Ok(bite) => {
                     worked = true;
-                    said = None;
+                    trouble.is_over();
                     turn.evicted += bite.staged as u64;
                     turn.due = Some(monotonic() + if bite.ended { again } else { REST });
                     if bite.ended && turn.evicted > 0 {
@@ -142,10 +140,8 @@ fn run(outside: &Outside, tasks: &Tasks, ttl: Duration, stop: &Stop) {
                     }
                 }
                 Err(why) => {
-                    let why = why.to_string();
-                    if said.as_ref() != Some(&why) {
-                        warn!(store = %of, why, "idle profiles stay for now; trying again");
-                        said = Some(why);
+                    if trouble.is_news(&why) {
+                        warn!(store = %of, %why, "idle profiles stay for now; trying again");
                     }
                     turn.due = Some(monotonic() + RETRY);
                 }

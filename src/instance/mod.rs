@@ -532,11 +532,6 @@ pub fn url(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
-/// A thread that ends by itself when the instance stops.
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {
-    std::thread::Builder::new().name(name.into()).spawn(run).expect("invariant: the system has threads at start");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

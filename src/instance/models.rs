@@ -7,11 +7,12 @@ use topology::topology::Topology;
 use tracing::info;
 
 use super::parts::load_model;
-use super::{InstanceError, Stop, spawn};
+use super::{InstanceError, Stop};
 use crate::clock::RealClock;
 use crate::config::Settings;
 use crate::registry::{Artifacts, Registry, RegistryError};
 use crate::scoring::ModelSlot;
+use crate::threads::spawn;
 
 /// None where `stop` was raised before the topic was read.
 pub(super) fn start<B: Broker>(

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use topology::broker::Broker;
 use topology::topology::Topology;
 
-use super::{Stop, spawn};
+use super::Stop;
 use crate::clock::RealClock;
 use crate::config::Settings;
 use crate::labels::{LabelTopics, Labels};
 use crate::scoring::{ScoringParams, snoozes_topic};
 use crate::snoozes::Snoozes;
+use crate::threads::spawn;
 
 pub(super) struct Notes {
     pub(super) labels: Labels,

@@ -11,7 +11,7 @@ use topology::topology::Topology;
 use tracing::{info, warn};
 
 use super::{InstanceError, Stop};
-use crate::clock::{RealClock, monotonic, since};
+use crate::clock::{RealClock, monotonic};
 use crate::config::{Role, Settings};
 use crate::notify::Notifications;
 use crate::notify::book::Book;
@@ -20,6 +20,8 @@ use crate::notify::send::{Couriers, Sender};
 use crate::notify::targets::Targets;
 use crate::scoring::notifications_topic;
 use crate::snoozes::Snoozes;
+use crate::threads::{ended_by, spawn};
+use crate::trouble::Trouble;
 
 /// The longest that a step waits for news.
 const STEP: Duration = Duration::from_millis(100);
@@ -46,9 +48,8 @@ impl Notifying {
 
     /// Waits for the notifier's last commit, so long.
     pub(super) fn wait(self, within: Duration) {
-        let began = monotonic();
-        while self.notifier.as_ref().is_some_and(|thread| !thread.is_finished()) && since(began) < within {
-            std::thread::park_timeout(Duration::from_millis(5));
+        if let Some(thread) = &self.notifier {
+            ended_by(thread, monotonic() + within);
         }
     }
 }
@@ -118,20 +119,14 @@ pub(super) fn start<B: Broker>(
     Ok(Some(Notifying { front: Notifications { book, status, targets: kinds }, stop, notifier: thread }))
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-    thread.expect("invariant: the system has threads at start")
-}
-
 fn run<B: Broker>(mut notifier: Notifier<B>, stop: &Stop) {
-    let mut said = None;
+    let mut trouble = Trouble::default();
     while !stop.raised() {
         match notifier.step(STEP, &|| stop.raised()) {
-            Ok(()) => said = None,
+            Ok(()) => trouble.is_over(),
             Err(why) => {
-                if said.as_ref() != Some(&why) {
+                if trouble.is_news(&why) {
                     warn!(%why, "notifications are held up; trying again");
-                    said = Some(why);
                 }
                 std::thread::park_timeout(AGAIN);
             }

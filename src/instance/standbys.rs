@@ -13,6 +13,8 @@ use tracing::warn;
 
 use crate::clock::{monotonic, since};
 use crate::stop::Stop;
+use crate::threads::{ended_by, spawn};
+use crate::trouble::Trouble;
 
 /// How long a round waits for changelog records.
 const WAIT: Duration = Duration::from_millis(50);
@@ -37,23 +39,19 @@ impl Copying {
     ) -> Self {
         let stop = Stop::default();
         let (standbys, stopped) = (Standbys::new(Arc::clone(broker), parts.clone(), config), stop.clone());
-        let thread = std::thread::Builder::new().name("standbys".into()).spawn(move || run(standbys, &wanted, &stopped));
-        Self { thread: thread.expect("invariant: the system has threads at start"), stop }
+        Self { thread: spawn("standbys", move || run(standbys, &wanted, &stopped)), stop }
     }
 
     /// Ends it; gives up after `within`.
     pub(super) fn stop(self, within: Duration) {
         self.stop.raise();
         self.thread.thread().unpark();
-        let began = monotonic();
-        while !self.thread.is_finished() && since(began) < within {
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
+        ended_by(&self.thread, monotonic() + within);
     }
 }
 
 fn run<B: Broker>(mut standbys: Standbys<B>, wanted: &dyn Fn() -> Option<BTreeSet<TaskId>>, stop: &Stop) {
-    let (mut keep, mut looked, mut trouble) = (BTreeSet::new(), None, None);
+    let (mut keep, mut looked, mut trouble) = (BTreeSet::new(), None, Trouble::default());
     while !stop.raised() {
         if looked.is_none_or(|looked| since(looked) >= LOOK) {
             keep = wanted().unwrap_or(keep);
@@ -61,12 +59,10 @@ fn run<B: Broker>(mut standbys: Standbys<B>, wanted: &dyn Fn() -> Option<BTreeSe
         }
         match standbys.step(&keep, WAIT) {
             Ok(_) if keep.is_empty() => std::thread::park_timeout(LOOK),
-            Ok(_) => trouble = None,
+            Ok(_) => trouble.is_over(),
             Err(why) => {
-                let why = why.to_string();
-                if trouble.as_ref() != Some(&why) {
-                    warn!(why, "copies cannot be kept; trying again");
-                    trouble = Some(why);
+                if trouble.is_news(&why) {
+                    warn!(%why, "copies cannot be kept; trying again");
                 }
                 std::thread::park_timeout(RETRY);
             }

@@ -10,6 +10,8 @@ use topology::topology::Topology;
 use tracing::{info, warn};
 
 use super::InstanceError;
+use crate::threads::spawn;
+use crate::trouble::Trouble;
 
 /// Milliseconds that a changelog keeps tombstones: a store on disk that is older is rebuilt.
 pub const TOMBSTONE_RETENTION_MS: u64 = 7 * 24 * 3_600_000;
@@ -109,15 +111,14 @@ fn retry<B: Broker, T: Send + 'static>(
     stopped: &dyn Fn() -> bool,
     question: impl Fn(&B) -> Result<T, BrokerError> + Clone + Send + 'static,
 ) -> Result<Option<T>, InstanceError> {
-    let mut said = None;
+    let mut trouble = Trouble::default();
     loop {
         match ask(broker, stopped, question.clone()) {
             None => return Ok(None),
             Some(Ok(answer)) => return Ok(Some(answer)),
             Some(Err(BrokerError { reaction: Reaction::Retry, what })) => {
-                if said.as_ref() != Some(&what) {
+                if trouble.is_news(&what) {
                     warn!(what, "the broker does not answer; trying again");
-                    said = Some(what);
                 }
                 let until = crate::clock::monotonic() + RETRY;
                 while !stopped() && crate::clock::monotonic() < until {
@@ -138,8 +139,7 @@ fn ask<B: Broker, T: Send + 'static>(
     let (answer, answered) = sync_channel(1);
     let broker = Arc::clone(broker);
     // An answer that nobody waits for any more is dropped.
-    let asking = std::thread::Builder::new().name("asking".into()).spawn(move || drop(answer.send(question(&broker))));
-    asking.expect("invariant: the system has threads at start");
+    spawn("asking", move || drop(answer.send(question(&broker))));
     loop {
         match answered.recv_timeout(LOOK) {
             Ok(answer) => return Some(answer),

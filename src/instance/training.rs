@@ -11,7 +11,7 @@ use topology::status::{Phase, Tasks};
 use topology::topology::{TaskId, Topology};
 use tracing::{info, warn};
 
-use super::{InstanceError, Stop, spawn};
+use super::{InstanceError, Stop};
 use crate::clock::RealClock;
 use crate::config::{Role, Settings};
 use crate::registry::Registry;
@@ -19,6 +19,7 @@ use crate::retraining::Retraining;
 use crate::schedule;
 use crate::scoring::ScoringParams;
 use crate::shadow::Shadows;
+use crate::threads::spawn;
 use crate::tiers::ServerUrl;
 use crate::training::jobs::{Ended, Jobs, Order, Outcome, Promotion, Source, Tell};
 use crate::training::{self, Candidate, FromPostgres, Logs, PostgresError, ROWS_MIN, Recipe, Span, TrainingRows};

@@ -17,6 +17,7 @@ use super::topics::TOMBSTONE_RETENTION_MS;
 use crate::api::Health;
 use crate::clock::{monotonic, since};
 use crate::stop::Stop;
+use crate::threads::{ended_by, spawn};
 
 /// The longest a worker waits for records before it looks at the stop flag.
 const STEP_WAIT: Duration = Duration::from_millis(100);
@@ -124,13 +125,11 @@ impl Workers {
                     *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
                 }
             };
-            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(work);
-            thread.expect("invariant: the system has threads at start")
+            spawn(format!("worker-{index}"), work)
         });
         let threads = threads.collect();
         let (health, until) = (Arc::clone(health), stop.clone());
-        let watch = std::thread::Builder::new().name("watchdog".into()).spawn(move || watch(&slots, &health, &until));
-        watch.expect("invariant: the system has threads at start");
+        spawn("watchdog", move || watch(&slots, &health, &until));
         Self { threads, failure, stop }
     }
 
@@ -147,10 +146,7 @@ impl Workers {
         self.stop.raise();
         let began = monotonic();
         for thread in self.threads {
-            while !thread.is_finished() && since(began) < within {
-                std::thread::park_timeout(Duration::from_millis(5));
-            }
-            if !thread.is_finished() {
+            if !ended_by(&thread, began + within) {
                 return Err(InstanceError(format!(
                     "a worker did not end within {} s; what it had not committed will be processed again",
                     within.as_secs()

@@ -19,6 +19,9 @@ use tracing::{debug, info, warn};
 use super::announcement::{Announcement, Claims, StandbyNote, pair};
 use super::directory::{Directory, Peer};
 use super::roster::Roster;
+use crate::clock::monotonic;
+use crate::threads::{ended_by, spawn};
+use crate::trouble::Trouble;
 
 /// How soon a change or an end is noticed.
 const LOOK: Duration = Duration::from_millis(50);
@@ -81,8 +84,7 @@ impl Herald {
     pub fn start<B: Broker>(broker: &Arc<B>, introduction: Introduction, tasks: &Arc<Tasks>, clock: &Arc<dyn Clock>) -> Self {
         let mut rounds = Rounds::new(broker, introduction, tasks, clock);
         let shared = Arc::clone(&rounds.shared);
-        let thread = std::thread::Builder::new().name("herald".into()).spawn(move || rounds.run());
-        Self { shared, thread: thread.expect("invariant: the system has threads at start") }
+        Self { shared, thread: spawn("herald", move || rounds.run()) }
     }
 
     /// Where this instance serves HTTP from now on, `host:port`. The first word counts.
@@ -113,10 +115,7 @@ impl Herald {
     /// Says goodbye, for good or until the restart, and ends; gives up after `within`.
     pub fn stop(self, for_good: bool, within: Duration) {
         let _ = self.shared.end.set(for_good);
-        let began = crate::clock::monotonic();
-        while !self.thread.is_finished() && crate::clock::since(began) < within {
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
+        ended_by(&self.thread, monotonic() + within);
     }
 }
 
@@ -174,7 +173,7 @@ pub(super) struct Rounds<B: Broker> {
     said_at_ms: i64,
     /// The end of the topic when it was first read: what lies below is older than this process.
     caught_up_at: u64,
-    trouble: Option<String>,
+    trouble: Trouble,
 }
 
 impl<B: Broker> Rounds<B> {
@@ -198,7 +197,7 @@ impl<B: Broker> Rounds<B> {
             said: None,
             said_at_ms: 0,
             caught_up_at: 0,
-            trouble: None,
+            trouble: Trouble::default(),
         }
     }
 
@@ -213,11 +212,10 @@ impl<B: Broker> Rounds<B> {
                 break for_good;
             }
             match self.round(LOOK) {
-                Ok(()) => self.trouble = None,
+                Ok(()) => self.trouble.is_over(),
                 Err(why) => {
-                    if self.trouble.as_ref() != Some(&why.what) {
+                    if self.trouble.is_news(&why) {
                         warn!(%why, "the members topic cannot be used; trying again");
-                        self.trouble = Some(why.what);
                     }
                     (self.reader, self.publisher) = (None, None);
                     std::thread::park_timeout(RETRY);

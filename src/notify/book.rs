@@ -11,6 +11,7 @@ use tracing::warn;
 
 use super::entry::{Delivery, Disabled, Key, Order, Standing, decode, encode};
 use crate::registry::{BrokerLog, ModelsLog, Write, writer};
+use crate::trouble::Trouble;
 
 /// The longest that one look at the topic waits for news.
 const LOOK: Duration = Duration::from_millis(100);
@@ -78,14 +79,13 @@ impl Book {
 
     /// Follows the topic until `stopped`.
     pub fn run(&self, stopped: &dyn Fn() -> bool) {
-        let mut said = None;
+        let mut trouble = Trouble::default();
         while !stopped() {
             match self.look() {
-                Ok(_) => said = None,
+                Ok(_) => trouble.is_over(),
                 Err(why) => {
-                    if said.as_ref() != Some(&why) {
+                    if trouble.is_news(&why) {
                         warn!(%why, "the notifications topic cannot be read; trying again");
-                        said = Some(why);
                     }
                     std::thread::park_timeout(AGAIN);
                 }

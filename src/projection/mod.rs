@@ -36,10 +36,11 @@ use topology::broker::{Broker, MemberConfig};
 use topology::topology::Topology;
 use tracing::warn;
 
-use crate::clock::{monotonic, since};
+use crate::clock::monotonic;
 use crate::config::{Role, Settings};
 use crate::scoring::ScoringParams;
 use crate::stop::Stop;
+use crate::threads::{ended_by, spawn};
 use crate::tiers::{Cold, ColdOptions, Unreachable, WRITE_TIMEOUT, Warm, WarmOptions, Writer};
 
 use follower::Follower;
@@ -103,8 +104,7 @@ impl Projection {
         let (broker, stop) = (Arc::clone(broker), self.stop.clone());
         let name = format!("projection-{}", state.name());
         let run = move || Follower::new(broker, sink, config, state).run(&stop);
-        let thread = std::thread::Builder::new().name(name).spawn(run);
-        self.threads.push(thread.expect("invariant: the system has threads at start"));
+        self.threads.push(spawn(name, run));
     }
 
     /// None that runs yet.
@@ -123,12 +123,9 @@ impl Projection {
 
     /// Waits for their end, as long as given: what was not written is written after the next start.
     pub fn wait(self, within: Duration) {
-        let began = monotonic();
+        let until = monotonic() + within;
         for thread in self.threads {
-            while !thread.is_finished() && since(began) < within {
-                std::thread::park_timeout(Duration::from_millis(5));
-            }
-            if thread.is_finished() && thread.join().is_err() {
+            if ended_by(&thread, until) && thread.join().is_err() {
                 warn!("a thread of the projection panicked");
             }
         }

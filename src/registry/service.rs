@@ -18,6 +18,7 @@ use super::log::{BrokerLog, ModelsLog, Write, writer};
 use super::record::{Activation, Entry, LastRetrain, Request, Shadowing, Tally, Version};
 use super::view::View;
 use crate::scoring::ModelSlot;
+use crate::trouble::Trouble;
 
 /// For a change to take effect here after it is in the topic.
 const EFFECT: Duration = Duration::from_secs(3);
@@ -117,7 +118,7 @@ impl Registry {
     /// Reads the topic to its end, so that scoring begins with the active model. Tries again while the broker does not answer; false
     /// where `stopped` came first.
     pub fn catch_up(&self, stopped: &dyn Fn() -> bool) -> bool {
-        let mut said = false;
+        let mut trouble = Trouble::default();
         while !stopped() {
             let end = lock(&self.0.log).end();
             let caught = end.and_then(|end| {
@@ -132,9 +133,8 @@ impl Registry {
                     return !stopped();
                 }
                 Err(why) => {
-                    if !said {
+                    if trouble.is_news(&why) {
                         warn!(%why, "the models topic cannot be read yet; trying again");
-                        said = true;
                     }
                     std::thread::park_timeout(LOOK);
                 }
@@ -145,14 +145,13 @@ impl Registry {
 
     /// Follows the topic until `stopped`.
     pub fn run(&self, stopped: &dyn Fn() -> bool) {
-        let mut said = None;
+        let mut trouble = Trouble::default();
         while !stopped() {
             match self.look(LOOK) {
-                Ok(()) => said = None,
+                Ok(()) => trouble.is_over(),
                 Err(why) => {
-                    if said.as_ref() != Some(&why) {
+                    if trouble.is_news(&why) {
                         warn!(%why, "the models topic cannot be read; the model stays as it is");
-                        said = Some(why);
                     }
                     std::thread::park_timeout(LOOK);
                 }

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::walk::Walk;
 use crate::registry::{LastRetrain, Registry, RegistryError, Retrained, Shadowing};
+use crate::trouble::Trouble;
 
 /// How soon a new shadow, or a partition 0 that came here, is noticed.
 const LOOK: Duration = Duration::from_millis(100);
@@ -57,19 +58,17 @@ impl<B: Broker> Shadows<B> {
 
     /// Does it until `stopped`.
     pub fn run(mut self, stopped: &dyn Fn() -> bool) {
-        let mut said = None;
+        let mut trouble = Trouble::default();
         while !stopped() {
             match self.step() {
                 Ok(true) => {}
                 Ok(false) => {
-                    said = None;
+                    trouble.is_over();
                     std::thread::park_timeout(LOOK);
                 }
                 Err(why) => {
-                    let why = why.to_string();
-                    if said.as_ref() != Some(&why) {
-                        warn!(why, "shadow scores wait");
-                        said = Some(why);
+                    if trouble.is_news(&why) {
+                        warn!(%why, "shadow scores wait");
                     }
                     std::thread::park_timeout(LOOK);
                 }

@@ -17,6 +17,7 @@ use topology::record::TopicId;
 use tracing::warn;
 
 use crate::registry::{BrokerLog, ModelsLog, Write, writer};
+use crate::trouble::Trouble;
 
 #[cfg(test)]
 mod tests;
@@ -226,18 +227,17 @@ impl Snoozes {
 
     /// Follows the topic until `stopped`.
     pub fn run(&self, stopped: &dyn Fn() -> bool) {
-        let mut said = None;
+        let mut trouble = Trouble::default();
         while !stopped() {
             match self.look(LOOK) {
                 Ok(()) => {
-                    said = None;
+                    trouble.is_over();
                     // Whoever writes wants to look as well.
                     std::thread::park_timeout(Duration::from_millis(1));
                 }
                 Err(why) => {
-                    if said.as_ref() != Some(&why) {
+                    if trouble.is_news(&why) {
                         warn!(%why, "the snoozes topic cannot be read; what is snoozed stays as it is");
-                        said = Some(why);
                     }
                     std::thread::park_timeout(LOOK);
                 }
