@@ -10,11 +10,19 @@ use topology::broker::Broker;
 use topology::record::{Record, TopicPartition};
 
 use super::cursor::Cursor;
-use super::outcomes::DEAD;
 use super::{Audit, Place, Result, Told};
 
 /// Below this many offsets a range is read instead of halved.
 const SMALL: u64 = 2_000;
+
+/// Headers of a dead letter (KIP-1034).
+pub(super) const DEAD: [&str; 5] = [
+    "__streams.errors.topic",
+    "__streams.errors.partition",
+    "__streams.errors.offset",
+    "__streams.errors.exception",
+    "__streams.errors.message",
+];
 
 /// A header's text.
 pub(super) fn text<'r>(record: &Record<'r>, name: &str) -> Option<&'r str> {

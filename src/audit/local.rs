@@ -6,10 +6,10 @@ use state::backend::{Backend, StorePartition};
 use state::tiered::Stub;
 use topology::broker::Broker;
 
+use super::compared::Compared;
 use super::difference::{Difference, Naming, first_field};
 use super::fold::{Fold, Kept, Stand};
 use super::player::decoded;
-use super::verify::Compared;
 use super::{Audit, Result};
 
 const BETWEEN: &str = "store and changelog";

@@ -7,12 +7,14 @@
 //! | `script` | decisions and the commands they name: the order in which the inputs took effect |
 //! | `player` | one task's inputs through the same processor, in that order |
 //! | `verify`, `outcomes`, `local` | the comparisons: profiles; verdicts and dead letters; the store on disk |
+//! | `compared` | what came of a comparison |
 //! | `difference` | how a difference is named |
 //! | `find`, `explain` | one past record: its verdict, the score again, the state it met |
 //! | `rebuild` | state anew from its changelog, or from payments and decisions |
 //!
 //! What is compared with what, and why no difference is seen where a running system is merely behind: docs/decisions/0016.
 
+mod compared;
 mod cursor;
 mod difference;
 mod explain;
@@ -37,11 +39,12 @@ use topology::topology::{SubTopology, TaskId, Topology};
 
 use crate::scoring::{ModelSlot, ScoringParams, TopicNames, scoring_topology};
 
+pub use compared::Compared;
 pub(crate) use cursor::Cursor;
 pub use difference::{Difference, Naming};
 pub use explain::{Explained, Feature, Outcome, Scored, State};
 pub use rebuild::{Repair, Replayed};
-pub use verify::{Compared, PartitionReport, Users};
+pub use verify::{PartitionReport, Users};
 
 /// Why an audit cannot be made; for a person. What an audit finds is no error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

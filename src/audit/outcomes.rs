@@ -8,22 +8,15 @@ use models::features::GLOBAL_AMOUNT_FLAG;
 use topology::broker::Broker;
 use topology::record::{Outgoing, TopicId, TopicPartition};
 
+use super::compared::Compared;
 use super::cursor::Cursor;
 use super::difference::Difference;
+use super::find::{DEAD, id_of, text};
 use super::script::Script;
-use super::verify::Compared;
 use super::{Audit, AuditError, Place, Result};
 use crate::scoring::Partitioning;
 
 const BETWEEN: &str = "verdicts and transactions";
-/// Headers of a dead letter (KIP-1034).
-pub(super) const DEAD: [&str; 5] = [
-    "__streams.errors.topic",
-    "__streams.errors.partition",
-    "__streams.errors.offset",
-    "__streams.errors.exception",
-    "__streams.errors.message",
-];
 
 /// What the replay says of one payment.
 enum Said {
@@ -108,7 +101,7 @@ impl<'a, B: Broker> Outcomes<'a, B> {
         let cursor = Cursor::open(self.audit.broker.reader()?, at, bounds.start, bounds.end)?;
         cursor.each(&mut |batch| {
             for record in batch.iter() {
-                let [topic, partition, offset, ..] = DEAD.map(|name| super::find::text(&record, name));
+                let [topic, partition, offset, ..] = DEAD.map(|name| text(&record, name));
                 if topic == Some(lead) && partition.and_then(|text| text.parse().ok()) == Some(self.partition) {
                     let Some(offset) = offset.and_then(|text| text.parse().ok()) else { continue };
                     let place = self.audit.place(at, record.offset);
@@ -122,7 +115,7 @@ impl<'a, B: Broker> Outcomes<'a, B> {
 
     /// The payment that a verdict's id names, where it is one of this partition.
     fn payment_of(&self, verdict: &[u8]) -> Option<u64> {
-        let id: Place = super::find::id_of(verdict)?.parse().ok()?;
+        let id: Place = id_of(verdict)?.parse().ok()?;
         let lead = self.audit.lead(self.partition);
         (id.topic == self.audit.name(lead.topic) && id.partition == lead.partition).then_some(id.offset)
     }

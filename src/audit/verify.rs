@@ -6,6 +6,7 @@ use serde::Serialize;
 use state::backend::Backend;
 use topology::broker::Broker;
 
+use super::compared::Compared;
 use super::cursor::Cursor;
 use super::difference::{Difference, Naming, first_field};
 use super::fold::{Fold, Kept};
@@ -15,24 +16,6 @@ use super::script::Script;
 use super::{Audit, Result, Told};
 
 const BETWEEN: &str = "changelog and transactions";
-
-/// What came of comparing two sides.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Compared {
-    /// How many were compared.
-    pub compared: u64,
-    /// How many differ.
-    pub differ: u64,
-    /// Why nothing, or less, was compared.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
-}
-
-impl Compared {
-    pub(super) fn not(why: impl Into<String>) -> Self {
-        Self { note: Some(why.into()), ..Self::default() }
-    }
-}
 
 /// Users by what came of comparing the changelog with payments and decisions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -191,7 +191,7 @@ impl Tenant {
     }
 
     fn failures(&self) -> Vec<String> {
-        self.health.failures(super::workers::monotonic_ms())
+        self.health.failures(super::steps::monotonic_ms())
     }
 
     fn replaced(&self) -> u64 {

@@ -16,6 +16,7 @@ mod parts;
 mod restore_view;
 mod slot;
 mod standbys;
+mod steps;
 mod store;
 mod topics;
 mod training;

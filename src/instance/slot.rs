@@ -17,7 +17,7 @@ use topology::worker::{Parts, Worker, WorkerConfig};
 use tracing::{error, warn};
 
 use super::gate::Gate;
-use super::workers::{monotonic_ms, run};
+use super::steps::{monotonic_ms, run};
 use crate::api::Health;
 use crate::clock::{monotonic, since};
 use crate::stop::Stop;

@@ -8,27 +8,22 @@ use topology::broker::{Broker, MemberConfig};
 use topology::predecessors::Predecessors;
 use topology::record::TopicId;
 use topology::restore::StartFrom;
-use topology::worker::{Parts, Step, Worker, WorkerConfig};
+use topology::worker::{Parts, WorkerConfig};
 use tracing::info;
 
 use super::InstanceError;
 use super::slot::Slot;
+use super::steps::monotonic_ms;
 use super::topics::TOMBSTONE_RETENTION_MS;
 use crate::api::Health;
 use crate::clock::{monotonic, since};
 use crate::stop::Stop;
 use crate::threads::{ended_by, spawn};
 
-/// The longest a worker waits for records before it looks at the stop flag.
-const STEP_WAIT: Duration = Duration::from_millis(100);
 /// How often it is looked whether a worker is stuck.
 const WATCH: Duration = Duration::from_millis(100);
 /// One that could not be given up is tried again after this.
 const WATCH_AGAIN: Duration = Duration::from_secs(10);
-/// How long a worker waits while the broker is in trouble.
-const BACKOFF: Duration = Duration::from_millis(100);
-/// A worker that the group has given nothing for this long counts as started.
-const SPARE: Duration = Duration::from_secs(10);
 /// Records of one poll: enough for the forest's batches, few enough for a short latency.
 const MAX_POLL_RECORDS: usize = 2_000;
 /// A transaction with nothing more to do is committed once it is this old: see docs/performance.md.
@@ -174,45 +169,4 @@ fn watch<B: Broker>(slots: &[Arc<Slot<B>>], health: &Health, stop: &Stop) {
             }
         }
     }
-}
-
-/// Steps a worker until it is told to stop, or was given up.
-pub(super) fn run<B: Broker>(
-    mut worker: Worker<B>,
-    index: usize,
-    health: &Health,
-    stop: &Stop,
-    for_good: bool,
-    given_up: &dyn Fn() -> bool,
-) -> Result<(), String> {
-    let mut progress = 0;
-    let mut troubled = false;
-    let began = monotonic();
-    while !stop.raised() {
-        let step = worker.step(STEP_WAIT).map_err(|halt| halt.0)?;
-        if given_up() {
-            return Ok(());
-        }
-        let resting = step == Step::Idle && !worker.is_restoring();
-        let progressed = resting || worker.progress() != progress;
-        progress = worker.progress();
-        health.stepped(index, monotonic_ms(), progressed);
-        // With more workers than partitions some never get any.
-        if (worker.is_settled() || worker.waits_for_tiers()) && (worker.has_tasks() || since(began) > SPARE) {
-            health.started();
-        }
-        if troubled || step == Step::Backoff {
-            troubled = worker.trouble_text().is_some();
-            health.trouble(index, worker.trouble_text());
-        }
-        health.paused(index, worker.is_paused());
-        if step == Step::Backoff {
-            std::thread::park_timeout(BACKOFF);
-        }
-    }
-    worker.close(for_good).map_err(|halt| halt.0)
-}
-
-pub(super) fn monotonic_ms() -> u64 {
-    u64::try_from(monotonic().as_millis()).unwrap_or(u64::MAX)
 }

@@ -17,9 +17,10 @@ use topology::partitioner::murmur2;
 
 use super::drive::{LoadParams, Sink, drive, report};
 use super::ledger::Fate;
+use super::places::Places;
 use super::report::Report;
 use super::session::Shared;
-use super::topics::{Places, watched};
+use super::topics::watched;
 use super::traffic::Event;
 use crate::clock::{monotonic, since};
 use crate::failure::Failure;

@@ -13,6 +13,7 @@
 //! | `ledger` | what is under way, latencies, duplicates; pure |
 //! | `drive` | sends when due |
 //! | `topics`, `http`, `file` | where to |
+//! | `places` | the topics concerned |
 //! | `watch` | what comes back |
 //! | `session`, `control` | a load under way; starting and stopping it from elsewhere |
 //! | `report` | what came of it, and thresholds |
@@ -27,6 +28,7 @@ mod file;
 mod http;
 mod ledger;
 mod pace;
+mod places;
 mod report;
 mod session;
 mod share;
@@ -39,8 +41,9 @@ pub use drive::LoadParams;
 pub use file::{Written, to_file};
 pub use http::{HttpTarget, to_http, to_http_and_topics};
 pub use pace::Bursts;
+pub use places::Places;
 pub use report::{Found, Latency, Report, Thresholds};
 pub use session::{Progress, Session, Shared};
 pub use share::Share;
-pub use topics::{Places, to_topic};
+pub use topics::to_topic;
 pub use traffic::{Event, Poison, Traffic, TrafficParams};

@@ -7,6 +7,7 @@ use topology::partitioner::partition_of;
 use topology::record::{Header, Outgoing, TopicId, TopicPartition};
 
 use super::drive::{LoadParams, Sink, drive, report};
+use super::places::{ID_HEADER, Places};
 use super::report::Report;
 use super::session::Shared;
 use super::traffic::Event;
@@ -14,23 +15,10 @@ use super::watch::Watch;
 use crate::clock::{monotonic, since};
 use crate::failure::Failure;
 
-/// On broken records: the transaction id that they would have had. Dead letters keep it.
-pub(super) const ID_HEADER: &str = "mangrove.load.id";
 /// Records between two flushes: the producer remembers each until then.
 const UNFLUSHED: u64 = 100_000;
 /// Time between two flushes: what was not delivered is noticed then.
 const FLUSH_EVERY: Duration = Duration::from_secs(2);
-
-/// The topics of an application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Places {
-    /// Payments go in here.
-    pub transactions: TopicId,
-    /// Verdicts come out here.
-    pub verdicts: TopicId,
-    /// What is put aside comes out here.
-    pub dead_letters: TopicId,
-}
 
 struct TopicSink<P: Publisher> {
     publisher: P,

@@ -8,8 +8,8 @@ use topology::broker::{Broker, BrokerError, Reaction, Reader as _, Result};
 use topology::record::{Fetched, Record, TopicId, TopicPartition};
 
 use super::ledger::Fate;
+use super::places::{ID_HEADER, Places};
 use super::session::Shared;
-use super::topics::{ID_HEADER, Places};
 use crate::clock::{monotonic, since};
 
 /// Records of one read.

@@ -5,8 +5,8 @@
 //! of an earlier life are stripped, so redriven records don't pile them up.
 
 use crate::broker::BrokerError;
-use crate::processor::Sink;
 use crate::record::{Header, Outgoing, Record, TopicPartition};
+use crate::sink::Sink;
 
 /// The prefix of the headers that say why.
 pub const PREFIX: &str = "__streams.errors.";

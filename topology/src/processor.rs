@@ -13,10 +13,11 @@ use state::store::{AnyStore, Mark, Store, Value};
 use crate::broker::BrokerError;
 use crate::clock::Clock;
 use crate::decision::Decision;
+use crate::ids::{StoreId, TaskId};
 use crate::notes::Notes;
 use crate::partitioner::partition_of;
 use crate::record::{Batch, Header, Outgoing, Record, TopicId, TopicPartition};
-use crate::topology::{StoreId, TaskId};
+use crate::sink::Sink;
 
 /// Why a batch could not be processed. A processor passes on what its context gave it, or stops the worker.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,14 +74,6 @@ pub trait Processor: Send {
     fn punctuate(&mut self, _kind: Punctuation, _now_ms: i64, _context: &mut Context<'_>) -> Result {
         Ok(())
     }
-}
-
-/// Where a context's records go: the worker's open transaction.
-pub(crate) trait Sink {
-    /// Hands a record to the producer.
-    fn send(&mut self, record: &Outgoing<'_>) -> std::result::Result<(), BrokerError>;
-    /// Waits until what was sent is acknowledged, where no transaction keeps records together (at-least-once).
-    fn settle_order(&mut self) -> std::result::Result<(), BrokerError>;
 }
 
 /// The topics of a task with their partition counts, as the broker has them.

@@ -10,8 +10,9 @@ use state::backend::{Backend, Positions, WriteSet};
 use state::store::StoreOptions;
 
 use crate::broker::BrokerError;
-use crate::processor::{Counts, DeadLetters, ProcessError, Result, Sink};
+use crate::processor::{Counts, DeadLetters, ProcessError, Result};
 use crate::record::{Batch, Outgoing};
+use crate::sink::Sink;
 use crate::status::{Phase, Tasks};
 use crate::task::{Shared, Task};
 use crate::topology::{TaskId, Topology};

@@ -19,11 +19,10 @@ use crate::broker::{BrokerError, Reaction};
 use crate::clock::Clock;
 use crate::decision::Decision;
 use crate::notes::Notes;
-use crate::processor::{
-    Context, Counts, DeadLetters, ProcessError, Processor, Punctuation, Result, Schedule, Sink, TaskCounters,
-};
+use crate::processor::{Context, Counts, DeadLetters, ProcessError, Processor, Punctuation, Result, Schedule, TaskCounters};
 use crate::record::{Batch, TopicPartition};
 use crate::restore::{Progress, pace};
+use crate::sink::Sink;
 use crate::status::{Phase, TaskStatus, Tasks};
 use crate::topology::{TaskId, Topology};
 

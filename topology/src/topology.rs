@@ -11,30 +11,12 @@ use std::sync::Arc;
 use state::backend::{Backend, StorePartition};
 use state::store::{AnyStore, MAX_INPUTS, Store, StoreOptions, Value};
 
+pub use crate::ids::{StoreId, TaskId};
 use crate::processor::Processor;
 use crate::record::{TopicId, Topics};
 
-/// A store's number within its sub-topology, with the type of its values left to whoever asks for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoreId(pub usize);
-
 type MakeStore = dyn Fn(StorePartition, Arc<dyn Backend>, StoreOptions) -> Box<dyn AnyStore> + Send + Sync;
 type MakeProcessor = dyn Fn(TaskId) -> Box<dyn Processor> + Send + Sync;
-
-/// One partition of one sub-topology: the unit that moves between workers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskId {
-    /// Which sub-topology, in the order built.
-    pub sub: u16,
-    /// Which partition of its lead topic.
-    pub partition: u32,
-}
-
-impl std::fmt::Display for TaskId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}_{}", self.sub, self.partition)
-    }
-}
 
 /// A store as declared.
 pub struct StoreSpec {

@@ -16,11 +16,12 @@ use crate::broker::{Broker, BrokerError, Event, Member, MemberConfig, Reaction, 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::predecessors::Ending;
-use crate::processor::{Counts, DeadLetters, ProcessError, Punctuation, Sink};
+use crate::processor::{Counts, DeadLetters, ProcessError, Punctuation};
 use crate::reaction::Paused;
 use crate::record::{Batch, Fetched, Outgoing, TopicPartition};
 use crate::restore::StartFrom;
 use crate::restoring::COMMITTED_WAIT_RUNNING;
+use crate::sink::Sink;
 use crate::status::{Phase, Tasks};
 use crate::task::{Input, Shared, Task};
 use crate::topology::{TaskId, Topology};
