@@ -45,7 +45,7 @@ doc: ## the API documentation, in target/doc
 bench: ## the benches (BENCH=name: only those whose name contains it)
 	@scripts/timed.sh bench $(cargo) bench --profile release --locked --workspace -- $(BENCH)
 
-bench-peers: ## Mangrove beside Kafka Streams and a bare librdkafka client, interleaved (PEERS=, ROUNDS=)
+bench-peers: ## Mangrove beside Kafka Streams, Flink and a bare librdkafka client, interleaved (PEERS=, ROUNDS=)
 	@benches/peers/run.sh
 
 clean: ## removes what tests and measurements left; `cargo clean` removes the compiled code too

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Mangrove beside its peers on one broker: each round runs every peer once, in turn, so that what the machine does meanwhile meets
 # all of them alike. Rows are added to benches/peers/results.jsonl; table.py makes medians of them.
-#   PEERS       default: mangrove-eos-1t ks-eos-1t mangrove-eos-2t ks-eos-2t mangrove-alo-1t ks-alo-1t limit-eos limit-alo
+#   PEERS       default: mangrove-eos-1t ks-eos-1t mangrove-eos-2t ks-eos-2t mangrove-alo-1t ks-alo-1t limit-eos limit-alo;
+#               there are also flink-eos-1t, flink-alo-1t and so on
 #   ROUNDS      default 3           OUT  default benches/peers/results.jsonl
 #   BENCH_ARGS  passed to the harness, e.g. "--n 50000 --phases throughput,verify"
+#   FLINK_JVM   more flags for Flink's Java, e.g. -Dflink.execution.checkpointing.interval=1s (Flink commits with its checkpoints, here
+#               each 100 ms); they are noted in the rows
 #   PEERS_DIR   the harness and the peers' sources, default ../shared/peers
 #   MODEL_PATH  the forest (100 trees of 256 samples), made when it is not there
 set -euo pipefail
@@ -47,6 +50,17 @@ build_ks() {
   timed "build of Kafka Streams' peer" mvn -q -B -ntp -Dstyle.color=never -f "$work/kstreams/pom.xml" package
 }
 
+# Features, forest and JSON are the Kafka Streams peer's own, so its sources are compiled with Flink's.
+build_flink() {
+  local jar=$work/flink/target/flink-peer-1.jar
+  [ ! -e "$jar" ] || [ -n "$(find $here/flink -type f -newer "$jar")" ] || return 0
+  rm -rf "$work/flink"
+  mkdir -p "$work/flink"
+  cp -r $here/flink/. "$work/flink"
+  cp "$sources"/kstreams/src/main/java/peer/*.java "$work/flink/src/main/java/peer"
+  timed "build of Flink's peer" mvn -q -B -ntp -Dstyle.color=never -f "$work/flink/pom.xml" package
+}
+
 build_limit() {
   timed "build of limit_rs" env CARGO_TARGET_DIR="$work/limit_rs" scripts/cargo.sh build -q --release --locked --manifest-path "$sources/limit_rs/Cargo.toml"
 }
@@ -58,6 +72,10 @@ command_of() { # PEER: its command line, with the harness's placeholders
     mangrove-*) echo "$PWD/$here/mangrove.sh {bootstrap} {app} {state} ${threads%t} $guarantee {topic}" ;;
     ks-*) echo "java -Xms1g -Xmx1g -Dpeer.static=true -Dorg.slf4j.simpleLogger.defaultLogLevel=warn" \
       "-cp $work/kstreams/target/kstreams-peer-1.jar:$work/kstreams/target/lib/* peer.Main {bootstrap} {app} {state} ${threads%t} $guarantee 268435456 {topic}" ;;
+    flink-*) echo "java -Xms1g -Xmx1g --add-opens=java.base/java.lang=ALL-UNNAMED --add-opens=java.base/java.nio=ALL-UNNAMED" \
+      "--add-opens=java.base/java.util=ALL-UNNAMED -Dorg.slf4j.simpleLogger.defaultLogLevel=warn" \
+      "-Dorg.slf4j.simpleLogger.log.org.apache.flink.metrics.MetricGroup=error ${FLINK_JVM:-}" \
+      "-cp $work/flink/target/flink-peer-1.jar:$work/flink/target/lib/* peer.FlinkMain {bootstrap} {app} {state} ${threads%t} $guarantee {topic}" ;;
     limit-*) echo "$work/limit_rs/release/limit_rs {bootstrap} {app} {topic} $guarantee" ;;
     *) echo "unknown peer: $1" >&2; return 1 ;;
   esac
@@ -77,7 +95,7 @@ run_peer() { # PEER
 timed "set-up" scripts/setup.sh build test peers
 make_venv
 for kind in $(tr ' ' '\n' <<<"$peers" | cut -d- -f1 | sort -u); do "build_$kind"; done
-note="$(git describe --always --dirty=+), $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)"
+note="$(git describe --always --dirty=+), $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)${FLINK_JVM:+, $FLINK_JVM}"
 
 trap 'scripts/kafka.sh stop "$work/kafka"' EXIT
 rm -rf "$work/kafka" "$work/runs"
