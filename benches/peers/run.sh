@@ -73,8 +73,7 @@ command_of() { # PEER: its command line, with the harness's placeholders
     ks-*) echo "java -Xms1g -Xmx1g -Dpeer.static=true -Dorg.slf4j.simpleLogger.defaultLogLevel=warn" \
       "-cp $work/kstreams/target/kstreams-peer-1.jar:$work/kstreams/target/lib/* peer.Main {bootstrap} {app} {state} ${threads%t} $guarantee 268435456 {topic}" ;;
     flink-*) echo "java -Xms1g -Xmx1g --add-opens=java.base/java.lang=ALL-UNNAMED --add-opens=java.base/java.nio=ALL-UNNAMED" \
-      "--add-opens=java.base/java.util=ALL-UNNAMED -Dorg.slf4j.simpleLogger.defaultLogLevel=warn" \
-      "-Dorg.slf4j.simpleLogger.log.org.apache.flink.metrics.MetricGroup=error ${FLINK_JVM:-}" \
+      "--add-opens=java.base/java.util=ALL-UNNAMED -Dorg.slf4j.simpleLogger.defaultLogLevel=error ${FLINK_JVM:-}" \
       "-cp $work/flink/target/flink-peer-1.jar:$work/flink/target/lib/* peer.FlinkMain {bootstrap} {app} {state} ${threads%t} $guarantee {topic}" ;;
     limit-*) echo "$work/limit_rs/release/limit_rs {bootstrap} {app} {topic} $guarantee" ;;
     *) echo "unknown peer: $1" >&2; return 1 ;;
