@@ -23,9 +23,10 @@ import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 /**
  * The Flink peer: KafkaSource, keyBy(user), a keyed process function with its profile in RocksDB, KafkaSink; one JVM, local cluster.
  *
- * <p>args: bootstrap appId stateDir threads eos|alo topic. -Dflink.KEY=VALUE overrides a setting, e.g. flink.execution.checkpointing.interval,
- * which is Flink's commit interval. RocksDB's working files lie in stateDir; Flink begins each start without them and restores them
- * from the newest retained checkpoint, which therefore lies beside that folder, in stateDir.checkpoints, as it would on an object store.
+ * <p>args: bootstrap appId stateDir threads eos|alo topic. -Dflink.KEY=VALUE overrides a setting of Flink, for example
+ * flink.execution.checkpointing.interval, which is its commit interval. RocksDB's working files lie in stateDir; Flink begins each
+ * start without them and restores them from the newest retained checkpoint, which therefore lies beside that folder, in
+ * stateDir.checkpoints, as it would on an object store.
  */
 public final class FlinkMain {
     public static void main(String[] a) throws Exception {
@@ -106,7 +107,8 @@ public final class FlinkMain {
         // Longer than any outage, since Flink commits what it had prepared only after a restart; at most what the broker allows.
         p.put("transaction.timeout.ms", "600000");
         return KafkaSink.<Tuple3<String, byte[], Boolean>>builder()
-            .setBootstrapServers(bootstrap).setKafkaProducerConfig(p).setRecordSerializer(new Records.Verdicts("verdicts-" + app, "anomalies-" + app))
+            .setBootstrapServers(bootstrap).setKafkaProducerConfig(p)
+            .setRecordSerializer(new Records.Verdicts("verdicts-" + app, "anomalies-" + app))
             .setDeliveryGuarantee(eos ? DeliveryGuarantee.EXACTLY_ONCE : DeliveryGuarantee.AT_LEAST_ONCE)
             .setTransactionalIdPrefix(app).setTransactionNamingStrategy(TransactionNamingStrategy.POOLING).build();
     }

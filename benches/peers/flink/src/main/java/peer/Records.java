@@ -30,14 +30,14 @@ final class Records {
         }
     }
 
-    /** One sink, hence one transaction, for both topics. The sink asks for its topics to find the open transactions of a run that was killed. */
+    /** One sink, hence one transaction, for both topics; it asks for them to find the transactions that a killed run left open. */
     static final class Verdicts implements KafkaRecordSerializationSchema<Tuple3<String, byte[], Boolean>>, KafkaDatasetFacetProvider {
         private final String verdicts, anomalies;
 
         Verdicts(String verdicts, String anomalies) { this.verdicts = verdicts; this.anomalies = anomalies; }
 
-        @Override public ProducerRecord<byte[], byte[]> serialize(Tuple3<String, byte[], Boolean> v, KafkaSinkContext context, Long timestamp) {
-            return new ProducerRecord<>(v.f2 ? anomalies : verdicts, null, timestamp, v.f0.getBytes(StandardCharsets.UTF_8), v.f1);
+        @Override public ProducerRecord<byte[], byte[]> serialize(Tuple3<String, byte[], Boolean> v, KafkaSinkContext context, Long time) {
+            return new ProducerRecord<>(v.f2 ? anomalies : verdicts, null, time, v.f0.getBytes(StandardCharsets.UTF_8), v.f1);
         }
 
         @Override public Optional<KafkaDatasetFacet> getKafkaDatasetFacet() {

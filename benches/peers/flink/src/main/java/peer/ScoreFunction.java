@@ -1,12 +1,13 @@
 package peer;
 
+import static org.apache.flink.api.common.typeinfo.PrimitiveArrayTypeInfo.BYTE_PRIMITIVE_ARRAY_TYPE_INFO;
+
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.ObjectReader;
 import com.fasterxml.jackson.databind.ObjectWriter;
 import org.apache.flink.api.common.functions.OpenContext;
 import org.apache.flink.api.common.state.ValueState;
 import org.apache.flink.api.common.state.ValueStateDescriptor;
-import org.apache.flink.api.common.typeinfo.PrimitiveArrayTypeInfo;
 import org.apache.flink.api.java.tuple.Tuple2;
 import org.apache.flink.api.java.tuple.Tuple3;
 import org.apache.flink.streaming.api.functions.KeyedProcessFunction;
@@ -23,11 +24,12 @@ final class ScoreFunction extends KeyedProcessFunction<String, Tuple2<String, by
         ObjectMapper json = new ObjectMapper();
         reader = json.readerFor(Main.Tx.class);
         writer = json.writerFor(Main.Verdict.class);
-        profiles = getRuntimeContext().getState(new ValueStateDescriptor<>("profiles", PrimitiveArrayTypeInfo.BYTE_PRIMITIVE_ARRAY_TYPE_INFO));
+        profiles = getRuntimeContext().getState(new ValueStateDescriptor<>("profiles", BYTE_PRIMITIVE_ARRAY_TYPE_INFO));
         f = new float[10];
     }
 
-    @Override public void processElement(Tuple2<String, byte[]> in, Context context, Collector<Tuple3<String, byte[], Boolean>> out) throws Exception {
+    @Override public void processElement(Tuple2<String, byte[]> in, Context context, Collector<Tuple3<String, byte[], Boolean>> out)
+        throws Exception {
         Main.Tx tx = reader.readValue(in.f1);
         long t = tx.millis(context.timestamp()), merchant = Profile.hash(tx.merchant());
         Profile profile = Profile.from(profiles.value());
