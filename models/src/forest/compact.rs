@@ -1,4 +1,4 @@
-//! A forest as its fast kernels walk it: a node is four bytes, and a step five instructions.
+//! A forest as its fast kernels walk it: nodes of four bytes, in heap order, compared as whole numbers.
 //!
 //! All trees are filled up to one height, so that node k's children are 2k + 1 and 2k + 2 and none is stored. A node is its threshold's
 //! rank ([`Ranks`]) above four bits of feature, a row the ranks of its values above four zero bits: one comparison of whole numbers per step. A leaf
