@@ -13,7 +13,7 @@ use mangrove::generator::{Generator, GeneratorParams};
 use mangrove::scoring::{ModelSlot, ScoringParams, TopicNames, UserProfile, scoring_topology};
 use mangrove::training;
 use models::verdict::{Severity, VerdictRef};
-use models::{FEATURES, Limits, Model, Observation, Profile, TrainParams, Transaction};
+use models::{FEATURES, Kernel, Limits, Model, Observation, Profile, TrainParams, Transaction};
 use state::backend::{Backend, StorePartition, WriteSet};
 use state::memory::MemoryBackend;
 use state::rocks::{RocksBackend, RocksOptions};
@@ -59,11 +59,14 @@ impl<S, P: FnMut(&mut S), R: FnMut(&mut S)> Stage for Steps<S, P, R> {
 type Make = fn() -> Box<dyn Stage>;
 
 /// Every stage by name. What has threads of its own has no count that repeats.
-const STAGES: [(&str, bool, Make); 14] = [
+const STAGES: [(&str, bool, Make); 17] = [
     ("decode payment", true, decode),
     ("features and update", true, features),
     ("forest, one row", true, forest_row),
-    ("forest, batch", true, forest_batch),
+    ("forest, batch", true, || forest_batch(None)),
+    ("forest, batch, without AVX-512", true, || forest_batch(Some(Kernel::Avx2))),
+    ("forest, batch, without AVX", true, || forest_batch(Some(Kernel::Compact))),
+    ("forest, batch, plain walk", true, || forest_batch(Some(Kernel::Plain))),
     ("encode verdict", true, encode_verdict),
     ("encode profile", true, encode_profile),
     ("decode profile", true, decode_profile),
@@ -152,10 +155,14 @@ fn forest_row() -> Box<dyn Stage> {
     stage(BATCH, (model(), rows()), |_| {}, run)
 }
 
-fn forest_batch() -> Box<dyn Stage> {
-    let run = |(model, rows, scores): &mut (Model, Vec<f32>, Vec<f64>)| {
+/// By this kernel, or by the fastest that this processor has. (Valgrind's has no AVX-512.)
+fn forest_batch(kernel: Option<Kernel>) -> Box<dyn Stage> {
+    let run = move |(model, rows, scores): &mut (Model, Vec<f32>, Vec<f64>)| {
         scores.clear();
-        model.forest.raw_scores(black_box(rows), scores);
+        match kernel {
+            Some(kernel) => model.forest.raw_scores_by(kernel, black_box(rows), scores),
+            None => model.forest.raw_scores(black_box(rows), scores),
+        }
     };
     stage(ROWS, (model(), rows(), Vec::with_capacity(ROWS)), |_| {}, run)
 }

@@ -100,8 +100,8 @@ impl<'p> Portrait<'p> {
                 last_hour: last_ms.map_or(0, |last| profile.payments_last_hour(last)),
                 hourly_rate: last_ms.map_or(0.0, |last| profile.hourly_rate(last)),
             },
-            hours: habit(profile.hour_counts(), |hour| hour as u8),
-            days: habit(profile.day_counts(), |day| DAYS[day]),
+            hours: habit(&profile.hour_counts(), |hour| hour as u8),
+            days: habit(&profile.day_counts(), |day| DAYS[day]),
             merchants: Merchants {
                 known: profile.merchants(),
                 top: top.map(|(merchant, count)| Merchant { merchant, count }).collect(),

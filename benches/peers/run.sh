@@ -7,6 +7,7 @@
 #   BENCH_ARGS  passed to the harness, e.g. "--n 50000 --phases throughput,verify"
 #   FLINK_JVM   more flags for Flink's Java, e.g. -Dflink.execution.checkpointing.interval=1s (Flink commits with its checkpoints, here
 #               each 100 ms); they are noted in the rows
+#   HARNESS     what runs a peer, default bench.py there    NOTE  goes into each row
 #   PEERS_DIR   the harness and the peers' sources, default ../shared/peers
 #   MODEL_PATH  the forest (100 trees of 256 samples), made when it is not there
 set -euo pipefail
@@ -18,6 +19,7 @@ out=${OUT:-$here/results.jsonl}
 export MODEL_PATH=${MODEL_PATH:-$work/model.forest}
 peers=${PEERS:-mangrove-eos-1t ks-eos-1t mangrove-eos-2t ks-eos-2t mangrove-alo-1t ks-alo-1t limit-eos limit-alo}
 read -ra bench_args <<<"${BENCH_ARGS:-}"
+read -ra harness <<<"${HARNESS:-$sources/bench.py}"
 timed() { scripts/timed.sh "$@"; }
 
 [ -e "$sources/bench.py" ] || { echo "no harness at $sources (PEERS_DIR names its folder)"; exit 1; }
@@ -86,7 +88,7 @@ run_peer() { # PEER
   [[ $1 != *-eos* ]] || options+=(--eos)
   [[ $1 != limit-* ]] || options+=(--extra '{app}-limit-changelog')
   [[ $1 != limit-* && $1 != mangrove-* ]] || options+=(--drop 1) # no JVM to warm up
-  timed "$1, round $round" "$work/venv/bin/python" "$sources/bench.py" run --name "$1" --bootstrap "$bootstrap" \
+  timed "$1, round $round" "$work/venv/bin/python" "${harness[@]}" run --name "$1" --bootstrap "$bootstrap" \
     --broker-dir "$work/kafka/data" --broker-pid "$(cat "$work/kafka/pid")" --work "$work/runs" --out "$out" --note "$note" \
     "${options[@]}" --cmd "$command" "${bench_args[@]}"
 }
@@ -94,7 +96,7 @@ run_peer() { # PEER
 timed "set-up" scripts/setup.sh build test peers
 make_venv
 for kind in $(tr ' ' '\n' <<<"$peers" | cut -d- -f1 | sort -u); do "build_$kind"; done
-note="$(git describe --always --dirty=+), $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)${FLINK_JVM:+, $FLINK_JVM}"
+note="$(git describe --always --dirty=+), $(nproc) cores, $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)${FLINK_JVM:+, $FLINK_JVM}${NOTE:+, $NOTE}"
 
 trap 'scripts/kafka.sh stop "$work/kafka"' EXIT
 rm -rf "$work/kafka" "$work/runs"

@@ -10,13 +10,25 @@
 //! Path lengths are u32 in units of 2^-20, so sums are exact integers: whatever order a kernel adds them in, it gives
 //! the same bits. A forest is a function of its rows, parameters and seed; trees may be trained on any threads.
 //!
+//! A forest is walked by the fastest [`Kernel`] that it and the processor allow; which one makes no difference to a bit.
+//!
 //! Limits: [`TREES_MAX`] trees of [`SAMPLES_MAX`] rows, [`DIMENSIONS_MAX`] features.
 
+// The two places of the crate with `unsafe`: the processor's own instructions.
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod avx512;
+mod compact;
 mod kernel;
+mod ranks;
 mod train;
 mod tree;
 
 use alloc::vec::Vec;
+use compact::{Compact, Values};
 use ndarray::ArrayView2;
 pub use train::{TrainError, TrainParams, check, train_tree};
 pub(crate) use tree::Part;
@@ -31,12 +43,30 @@ pub const DIMENSIONS_MAX: usize = 65_535;
 /// Units of a path length: 2^20 per step.
 pub const PATH_UNIT: f64 = 1_048_576.0;
 
+/// How a forest is walked. All give the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// The trees as they are: any forest.
+    Plain,
+    /// Ranks in place of floats, nodes of four bytes, no pointers: up to 16 features, trees of up to 4,096 leaves.
+    Compact,
+    /// The same, eight trees in a register, for processors with AVX2.
+    Avx2,
+    /// 32 rows of a batch in a register, for processors with AVX-512BW: up to 10 features, trees of up to 256 leaves.
+    Avx512,
+}
+
 /// A trained forest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Forest {
     dimensions: usize,
     samples: usize,
     trees: Vec<Tree>,
+    compact: Option<Compact>,
+    #[cfg(target_arch = "x86_64")]
+    avx2: Option<avx2::Avx2>,
+    #[cfg(target_arch = "x86_64")]
+    wide: Option<avx512::Wide>,
     /// trees * 2^20 * c(samples): what a sum of path lengths is divided by.
     normaliser: f64,
 }
@@ -67,7 +97,20 @@ impl Forest {
             return Err(TrainError::Dimensions);
         }
         let normaliser = trees.len() as f64 * PATH_UNIT * average_path_length(samples);
-        Ok(Self { dimensions, samples, trees, normaliser })
+        let compact = Compact::new(&trees, dimensions);
+        #[cfg(target_arch = "x86_64")]
+        let wide = compact.as_ref().and_then(avx512::Wide::new);
+        Ok(Self {
+            dimensions,
+            samples,
+            trees,
+            #[cfg(target_arch = "x86_64")]
+            avx2: compact.as_ref().and_then(|_| avx2::Avx2::new()),
+            compact,
+            #[cfg(target_arch = "x86_64")]
+            wide,
+            normaliser,
+        })
     }
 
     /// Number of features of a row.
@@ -95,7 +138,19 @@ impl Forest {
     #[must_use]
     pub fn raw_score(&self, row: &[f32]) -> f64 {
         assert_eq!(row.len(), self.dimensions, "a row has one value per feature");
-        self.score_of(self.trees.iter().map(|tree| u64::from(tree.path(row))).sum())
+        self.score_of(match &self.compact {
+            Some(form) => self.path_sum(form, &form.values(row)),
+            None => kernel::path_sum(&self.trees, row),
+        })
+    }
+
+    /// Of one row, by the fastest kernel for it.
+    fn path_sum(&self, form: &Compact, values: &Values) -> u64 {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx2) = self.avx2 {
+            return avx2.path_sum(form, values);
+        }
+        form.path_sum(values)
     }
 
     /// Scores of many rows (row-major, n x d), appended to `out`: the same bits as [`Self::raw_score`], faster.
@@ -103,9 +158,44 @@ impl Forest {
     /// # Panics
     /// If `rows` is not a whole number of rows.
     pub fn raw_scores(&self, rows: &[f32], out: &mut Vec<f64>) {
+        let fastest = *self.kernels().last().expect("invariant: any forest can be walked as it is");
+        self.raw_scores_by(fastest, rows, out);
+    }
+
+    /// The kernels that can walk this forest on this processor; the last one is the fastest for batches.
+    #[must_use]
+    pub fn kernels(&self) -> &'static [Kernel] {
+        use Kernel::{Avx2, Avx512, Compact, Plain};
+        #[cfg(target_arch = "x86_64")]
+        match (&self.avx2, &self.wide, &self.compact) {
+            (Some(_), Some(_), _) => return &[Plain, Compact, Avx2, Avx512],
+            // Eight high trees at once leave the nearest caches; rows that pass one tree after the other keep it there.
+            (Some(_), None, Some(form)) if form.is_tall() => return &[Plain, Avx2, Compact],
+            (Some(_), None, _) => return &[Plain, Compact, Avx2],
+            (None, ..) => {}
+        }
+        if self.compact.is_some() { &[Plain, Compact] } else { &[Plain] }
+    }
+
+    /// [`Self::raw_scores`] by a kernel of one's choice: for whoever compares them.
+    ///
+    /// # Panics
+    /// As [`Self::raw_scores`]; and if the kernel is not one of [`Self::kernels`].
+    pub fn raw_scores_by(&self, kernel: Kernel, rows: &[f32], out: &mut Vec<f64>) {
         assert_eq!(rows.len() % self.dimensions, 0, "rows have one value per feature");
         out.reserve(rows.len() / self.dimensions);
-        kernel::path_sums(&self.trees, self.dimensions, rows, |sum| out.push(self.score_of(sum)));
+        let emit = |sum| out.push(self.score_of(sum));
+        assert!(self.kernels().contains(&kernel), "one of the forest's kernels");
+        let Some(form) = self.compact.as_ref().filter(|_| kernel != Kernel::Plain) else {
+            return kernel::path_sums(&self.trees, self.dimensions, rows, emit);
+        };
+        #[cfg(target_arch = "x86_64")]
+        match (kernel, self.avx2, &self.wide) {
+            (Kernel::Avx2, Some(avx2), _) => return avx2.path_sums(form, rows, emit),
+            (Kernel::Avx512, _, Some(wide)) => return wide.path_sums(form, rows, |values| self.path_sum(form, values), emit),
+            _ => {}
+        }
+        form.path_sums(rows, emit);
     }
 
     fn score_of(&self, path_sum: u64) -> f64 {

@@ -23,8 +23,7 @@
 //!
 //! Limits are named constants next to what they bound; every decoder here checks them before it allocates.
 #![no_std]
-#![forbid(unsafe_code)]
-#![deny(missing_docs, clippy::iter_over_hash_type, clippy::unwrap_used)]
+#![deny(missing_docs, unsafe_code, clippy::iter_over_hash_type, clippy::unwrap_used)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 extern crate alloc;
@@ -50,7 +49,7 @@ pub use artifact::ArtifactError;
 pub use calibration::Calibration;
 pub use explain::Reason;
 pub use features::{FEATURE_NAMES, FEATURES, Normal, Observation};
-pub use forest::{Forest, TrainError, TrainParams, Tree};
+pub use forest::{Forest, Kernel, TrainError, TrainParams, Tree};
 pub use model::{Model, TrainingSet, Window};
 pub use profile::Profile;
 pub use transaction::{Cause, InvalidTransaction, Limits, Transaction};

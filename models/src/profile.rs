@@ -12,6 +12,7 @@
 //! Mean and variance follow B. P. Welford, "Note on a method for calculating corrected sums of squares and products",
 //! Technometrics 4(3), 1962.
 
+mod habits;
 mod merchants;
 mod sketch;
 mod velocity;
@@ -22,6 +23,7 @@ use crate::features::{
     global_amount_flag, hour_of,
 };
 use alloc::vec::Vec;
+use habits::Habits;
 pub use merchants::{MERCHANT_BYTES_MAX, MERCHANTS_MAX};
 use merchants::{Merchants, Place};
 use sketch::Sketch;
@@ -38,8 +40,7 @@ pub struct Profile {
     /// Smallest and largest event time seen, in ms; 0 with no payments.
     first_t: i64,
     last_t: i64,
-    hours: [u64; 24],
-    days: [u64; 7],
+    habits: Habits,
     sketch: Sketch,
     recent: Recent,
     merchants: Merchants,
@@ -145,8 +146,7 @@ impl Profile {
         self.mean += d / self.seen as f64;
         self.m2 += d * (amount - self.mean);
         self.sketch.add(touch.bucket);
-        self.hours[usize::from(touch.hour)] += 1;
-        self.days[usize::from(touch.day)] += 1;
+        self.habits.add(touch.hour, touch.day);
         if self.seen == 1 {
             (self.first_t, self.last_t) = (t, t);
         } else {
@@ -180,7 +180,8 @@ impl Profile {
     /// `p(h) = c[h-1]/4 + c[h]/2 + c[h+1]/4 + 1/24`. Quarters of counts below 2^50 add up exactly in f64, so comparing
     /// their integer numerators and dividing once gives the very same bits as the formula does, without 24 divisions.
     fn hour_deviation(&self, hour: u8) -> (f64, u8) {
-        let quarters = |h: usize| self.hours[(h + 23) % 24] + 2 * self.hours[h] + self.hours[(h + 1) % 24];
+        let hours = self.habits.hours();
+        let quarters = |h: usize| hours[(h + 23) % 24] + 2 * hours[h] + hours[(h + 1) % 24];
         let mut usual = 0;
         let mut most = quarters(0);
         for h in 1..24 {
@@ -195,13 +196,14 @@ impl Profile {
 
     /// The deviation of a day, `p(d) = c[d] + 1/7`, and the most usual day.
     fn day_deviation(&self, day: u8) -> (f64, u8) {
+        let days = self.habits.days();
         let mut usual = 0;
         for d in 1..7 {
-            if self.days[d] > self.days[usual] {
+            if days[d] > days[usual] {
                 usual = d;
             }
         }
-        let p = |d: usize| self.days[d] as f64 + 1.0 / 7.0;
+        let p = |d: usize| days[d] as f64 + 1.0 / 7.0;
         (1.0 - p(usize::from(day)) / p(usual), usual as u8)
     }
 }
@@ -234,14 +236,14 @@ impl Profile {
 
     /// Payments by hour of the day, UTC.
     #[must_use]
-    pub fn hour_counts(&self) -> &[u64; 24] {
-        &self.hours
+    pub fn hour_counts(&self) -> [u64; 24] {
+        self.habits.hours()
     }
 
     /// Payments by day of the week, UTC, Monday first.
     #[must_use]
-    pub fn day_counts(&self) -> &[u64; 7] {
-        &self.days
+    pub fn day_counts(&self) -> [u64; 7] {
+        self.habits.days()
     }
 
     /// Smallest event time seen, in ms since the epoch.
@@ -286,6 +288,6 @@ impl Profile {
     /// Bytes this profile holds on the heap, in addition to `size_of::<Profile>()`; allocator overhead not included.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        self.sketch.heap_bytes() + self.recent.heap_bytes() + self.merchants.heap_bytes()
+        self.habits.heap_bytes() + self.sketch.heap_bytes() + self.recent.heap_bytes() + self.merchants.heap_bytes()
     }
 }

@@ -5,6 +5,7 @@ mod causes;
 mod compare;
 mod data;
 mod forests;
+mod kernels;
 mod profiles;
 mod reference;
 mod scores;

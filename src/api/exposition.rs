@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hyper::StatusCode;
 use state::tiered::{Tiered, TieredCounts};
-use topology::metrics::{COMMIT_BUCKETS, STAGE_BUCKETS};
+use topology::latency::{LATENCY_BUCKETS, Stage};
+use topology::metrics::{COMMIT_BUCKETS, Metrics, STAGE_BUCKETS};
 use topology::record::TopicPartition;
 use topology::status::{Phase, TaskStatus};
 use topology::topology::TaskId;
@@ -131,6 +132,7 @@ fn engine(text: &mut Text, site: &Site) {
     for (stage, times) in metrics.stages() {
         text.histogram(&[("stage", stage)], &STAGE_BUCKETS, &times.buckets, seconds(times.micros));
     }
+    latency(text, metrics);
     let verdicts = metrics.counted(VERDICTS_BY_SEVERITY);
     text.family("verdicts_total", "counter", "Verdicts given, by severity; NONE has those without a model, too.");
     for severity in SEVERITIES.map(models::Severity::as_str) {
@@ -140,6 +142,30 @@ fn engine(text: &mut Text, site: &Site) {
     for (cause, count) in metrics.counted("dead_letters") {
         text.sample(&[("cause", &cause)], count);
     }
+}
+
+/// How long records took, and where the time of the slowest went.
+fn latency(text: &mut Text, metrics: &Metrics) {
+    let latency = metrics.latency();
+    let ((buckets, micros), slowest) = (latency.histogram(), latency.recent());
+    text.family(
+        "record_latency_seconds",
+        "histogram",
+        "From a record's timestamp until the transaction ended that has what came of it.",
+    );
+    text.histogram(&[], &LATENCY_BUCKETS, buckets, seconds(micros));
+    drop(latency);
+    text.family(
+        "slow_record_stage_seconds",
+        "gauge",
+        "Where the time of the slowest 0.1 % of the records of the last one to two minutes went, on average; 0 with no records.",
+    );
+    for (at, stage) in Stage::ALL.into_iter().enumerate() {
+        let mean = slowest.map_or(0.0, |slowest| slowest.stages[at].1.as_secs_f64());
+        text.sample(&[("stage", stage.as_str())], mean);
+    }
+    text.family("slow_record_least_seconds", "gauge", "The least latency among them, to within an eighth.");
+    text.sample(&[], slowest.map_or(0.0, |slowest| slowest.least.as_secs_f64()));
 }
 
 /// What became of payments that came over HTTP.

@@ -80,8 +80,8 @@ pub(super) fn first_field(left: &(Marks, UserProfile), right: &(Marks, UserProfi
         .or_else(|| told("deviation of the amount", float(a.deviation()), float(b.deviation())))
         .or_else(|| told("first payment at (ms)", format!("{:?}", a.first_seen_ms()), format!("{:?}", b.first_seen_ms())))
         .or_else(|| told("last payment at (ms)", format!("{:?}", a.last_seen_ms()), format!("{:?}", b.last_seen_ms())))
-        .or_else(|| told("payments by hour", list(a.hour_counts()), list(b.hour_counts())))
-        .or_else(|| told("payments by day", list(a.day_counts()), list(b.day_counts())))
+        .or_else(|| told("payments by hour", list(&a.hour_counts()), list(&b.hour_counts())))
+        .or_else(|| told("payments by day", list(&a.day_counts()), list(&b.day_counts())))
         .or_else(|| told("merchants", merchants(a), merchants(b)))
         .or_else(|| (left != right).then(|| ("recent payments or amounts' distribution".into(), "one".into(), "another".into())))
 }

@@ -211,10 +211,11 @@ fn bench(args: &Bench, settings: &Settings) -> Result<(), Failure> {
 }
 
 fn table(times: &Times) -> String {
+    let kernels: Vec<String> = times.kernels.iter().map(|of| format!("{} {:.2}", of.kernel, of.score_batch_us)).collect();
     format!(
         "{} trees x {} rows, trained on {} rows on {} cores\n\
          training          {:.2} s ({:.2} s of CPU)\n\
-         scoring, batch    {:.2} us/record on one core\n\
+         scoring, batch    {:.2} us/record on one core ({})\n\
          scoring, single   {:.2} us/record on one core\n\
          explaining        {:.1} us/record\n\
          artifact          {:.2} MB, loaded and checked in {:.1} ms",
@@ -225,6 +226,7 @@ fn table(times: &Times) -> String {
         times.train_seconds,
         times.train_cpu_seconds,
         times.score_batch_us,
+        kernels.join(", "),
         times.score_single_us,
         times.explain_us,
         times.artifact_bytes as f64 / 1e6,

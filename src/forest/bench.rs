@@ -5,14 +5,14 @@
 use std::time::Duration;
 
 use models::explain::explain;
-use models::{FEATURES, Model, Observation};
+use models::{FEATURES, Kernel, Model, Observation};
 use serde::Serialize;
 
 use crate::clock::{monotonic, process_cpu, since};
 use crate::training::TrainingRows;
 
 /// Rows of a batch in the stream: what a worker polls at once.
-const BATCH_ROWS: usize = 2_000;
+const BATCH_ROWS: usize = 1_000;
 /// Measured for at least this long.
 const LEAST: Duration = Duration::from_millis(500);
 
@@ -31,8 +31,10 @@ pub struct Times {
     pub train_seconds: f64,
     /// The same in CPU time of all cores together.
     pub train_cpu_seconds: f64,
-    /// One row in a batch of 2,000, on one core.
+    /// One row in a batch of 1,000, on one core, by the fastest kernel.
     pub score_batch_us: f64,
+    /// The same by each kernel that this forest and processor allow.
+    pub kernels: Vec<KernelTime>,
     /// One row alone, on one core.
     pub score_single_us: f64,
     /// The reasons of one row.
@@ -43,6 +45,15 @@ pub struct Times {
     pub load_ms: f64,
 }
 
+/// What a kernel takes.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelTime {
+    /// Its name.
+    pub kernel: String,
+    /// One row in a batch of 1,000, on one core.
+    pub score_batch_us: f64,
+}
+
 /// Measures with a model trained on these rows.
 #[must_use]
 pub fn measure(rows: &TrainingRows, model: &Model, trained: Duration, trained_cpu: Duration) -> Times {
@@ -51,10 +62,15 @@ pub fn measure(rows: &TrainingRows, model: &Model, trained: Duration, trained_cp
     let count = batch.len() / FEATURES;
     let each: Vec<&[f32; FEATURES]> = batch.as_chunks::<FEATURES>().0.iter().collect();
     let mut scores = Vec::new();
-    let score_batch_us = micros(count, || {
-        scores.clear();
-        model.forest.raw_scores(batch, &mut scores);
-    });
+    let mut by_kernel = |kernel: Kernel| {
+        let score_batch_us = micros(count, || {
+            scores.clear();
+            model.forest.raw_scores_by(kernel, batch, &mut scores);
+        });
+        KernelTime { kernel: format!("{kernel:?}").to_lowercase(), score_batch_us }
+    };
+    let kernels: Vec<KernelTime> = model.forest.kernels().iter().map(|&kernel| by_kernel(kernel)).collect();
+    let score_batch_us = kernels.last().map_or(0.0, |fastest| fastest.score_batch_us);
     let mut sum = 0.0;
     let score_single_us = micros(count, || sum += each.iter().map(|row| model.raw_score(row)).sum::<f64>());
     let few = &each[..count.min(100)];
@@ -76,6 +92,7 @@ pub fn measure(rows: &TrainingRows, model: &Model, trained: Duration, trained_cp
         train_seconds: trained.as_secs_f64(),
         train_cpu_seconds: trained_cpu.as_secs_f64(),
         score_batch_us,
+        kernels,
         score_single_us,
         explain_us,
         artifact_bytes: bytes.len(),

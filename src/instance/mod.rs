@@ -43,7 +43,7 @@ use topology::standby::{StandbyConfig, Standbys};
 use topology::status::Tasks;
 use topology::topology::{SubTopology, Topology};
 use topology::worker::Parts;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::broker::kafka::KafkaConfig;
 use crate::clock::RealClock;
@@ -347,6 +347,9 @@ impl Instance {
             evicting.stop(GOODBYE);
         }
         let stopped = self.workers.stop(within);
+        if let Some(slowest) = self.metrics.latency().all() {
+            info!(%slowest, "latency since the start");
+        }
         if let Some(notifying) = self.notifying {
             notifying.wait(GOODBYE);
         }

@@ -13,10 +13,11 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 use serde::ser::SerializeSeq;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -144,14 +145,16 @@ struct Slot<V> {
     key: Box<[u8]>,
     marks: Marks,
     value: Option<V>,
-    bytes: usize,
+    /// What it was last counted as.
+    bytes: u32,
     dirty: bool,
     used: bool,
 }
 
-/// What a slot costs beside its key and its value's heap: itself, and its entry in the index.
+/// What a slot costs beside its key and its value's heap: itself, its entry in the index, which is never less than 7/16 full, and what
+/// the allocator adds to the key.
 const fn slot_overhead<V>() -> usize {
-    size_of::<Slot<V>>() + size_of::<(Box<[u8]>, u32)>() + 16
+    size_of::<Option<Slot<V>>>() + (size_of::<u32>() + 1) * 16 / 7 + 16
 }
 
 /// How a store is set up.
@@ -184,7 +187,9 @@ pub struct Store<V> {
     partition: StorePartition,
     backend: Arc<dyn Backend>,
     options: StoreOptions,
-    index: HashMap<Box<[u8]>, u32, FixedState>,
+    /// Numbers of slots by the hash of their key, which only the slot holds.
+    index: HashTable<u32>,
+    hasher: FixedState,
     slots: Vec<Option<Slot<V>>>,
     free: Vec<u32>,
     dirty: Vec<u32>,
@@ -196,16 +201,21 @@ pub struct Store<V> {
     scratch: Vec<u8>,
 }
 
+/// The key of a filled slot.
+fn key_of<V>(slots: &[Option<Slot<V>>], at: u32) -> &[u8] {
+    &slots[at as usize].as_ref().expect("invariant: indexed slots are filled").key
+}
+
 impl<V: Value> Store<V> {
     /// A store above a partition that the backend has open.
     #[must_use]
     pub fn new(partition: StorePartition, backend: Arc<dyn Backend>, options: StoreOptions) -> Self {
-        let index = HashMap::with_hasher(FixedState::with_seed(options.hash_seed));
         Self {
             partition,
             backend,
+            index: HashTable::new(),
+            hasher: FixedState::with_seed(options.hash_seed),
             options,
-            index,
             slots: Vec::new(),
             free: Vec::new(),
             dirty: Vec::new(),
@@ -226,8 +236,8 @@ impl<V: Value> Store<V> {
     pub fn prefetch<'k>(&mut self, keys: impl Iterator<Item = &'k [u8]>) -> Result<()> {
         let mut missing: Vec<&[u8]> = Vec::new();
         for key in keys {
-            match self.index.get(key) {
-                Some(&at) => {
+            match self.place(key) {
+                Some(at) => {
                     self.counters.hits += 1;
                     self.slot_mut(at).used = true;
                 }
@@ -263,10 +273,10 @@ impl<V: Value> Store<V> {
         Ok(())
     }
 
-    fn insert(&mut self, key: &[u8], marks: Marks, value: Option<V>) -> u32 {
+    fn insert(&mut self, key: &[u8], marks: Marks, value: Option<V>) {
         let mut slot = Slot { key: key.into(), marks, value, bytes: 0, dirty: false, used: true };
         slot.bytes = Self::cost(&slot);
-        self.bytes += slot.bytes;
+        self.bytes += slot.bytes as usize;
         let at = match self.free.pop() {
             Some(at) => {
                 self.slots[at as usize] = Some(slot);
@@ -277,12 +287,18 @@ impl<V: Value> Store<V> {
                 u32::try_from(self.slots.len() - 1).expect("invariant: fewer than 2^32 keys in memory")
             }
         };
-        self.index.insert(key.into(), at);
-        at
+        let Self { index, slots, hasher, .. } = self;
+        index.insert_unique(hasher.hash_one(key), at, |&at| hasher.hash_one(key_of(slots, at)));
     }
 
-    fn cost(slot: &Slot<V>) -> usize {
-        2 * slot.key.len() + slot.value.as_ref().map_or(0, Value::heap_bytes) + slot_overhead::<V>()
+    fn cost(slot: &Slot<V>) -> u32 {
+        let bytes = slot.key.len() + slot.value.as_ref().map_or(0, Value::heap_bytes) + slot_overhead::<V>();
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+
+    /// The slot of a key that is in memory.
+    fn place(&self, key: &[u8]) -> Option<u32> {
+        self.index.find(self.hasher.hash_one(key), |&at| key_of(&self.slots, at) == key).copied()
     }
 
     fn slot(&self, at: u32) -> &Slot<V> {
@@ -294,7 +310,7 @@ impl<V: Value> Store<V> {
     }
 
     fn find(&self, key: &[u8]) -> u32 {
-        *self.index.get(key).expect("a key must be prefetched before it is read")
+        self.place(key).expect("a key must be prefetched before it is read")
     }
 
     /// The value of a prefetched key, uncommitted changes included.
@@ -411,7 +427,7 @@ impl<V: Value> AnyStore for Store<V> {
                 None => each(&slot.key, None),
             }
             let bytes = Self::cost(slot);
-            self.bytes = self.bytes + bytes - slot.bytes;
+            self.bytes = self.bytes + bytes as usize - slot.bytes as usize;
             slot.bytes = bytes;
         }
         self.scratch = scratch;
@@ -465,8 +481,9 @@ impl<V: Value> AnyStore for Store<V> {
 impl<V: Value> Store<V> {
     fn release(&mut self, at: u32) {
         let slot = self.slots[at as usize].take().expect("invariant: only filled slots are released");
-        self.bytes -= slot.bytes;
-        self.index.remove(&slot.key);
+        self.bytes -= slot.bytes as usize;
+        let entry = self.index.find_entry(self.hasher.hash_one(&*slot.key), |&other| other == at);
+        entry.expect("invariant: filled slots are indexed").remove();
         self.free.push(at);
     }
 

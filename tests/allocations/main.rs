@@ -6,9 +6,12 @@
 
 use std::sync::Arc;
 
-use mangrove::scoring::{ModelSlot, ScoringParams, TopicNames, scoring_topology};
+use mangrove::scoring::{ModelSlot, ScoringParams, TopicNames, UserProfile, scoring_topology};
 use mangrove::training;
 use models::TrainParams;
+use state::backend::{Backend, StorePartition};
+use state::memory::MemoryBackend;
+use state::store::{AnyStore as _, Mark, Store, StoreOptions};
 use topology::driver::{DriverOptions, TestDriver};
 use topology::processor::{Context, Processor, Result};
 use topology::record::Batch;
@@ -87,4 +90,45 @@ fn scoring_allocates_nothing_for_a_payment_in_its_steady_state() {
     assert!(least >= payments, "the counter counts: the simulated broker keeps each record");
     // A batch and a commit have a few, whatever their size; one for each payment would be 3,000.
     assert!(taken < least + payments / 20, "{taken} allocations for {payments} payments, {least} of them the simulated broker's");
+}
+
+/// Users that pay so often take so many bytes each in a store's memory, key and index included.
+fn bytes_of_a_cached_profile(payments: usize) -> u64 {
+    // Just below a power of two, so that what the store's tables hold in reserve is small.
+    const KEYS: usize = 16_000;
+    let partition = StorePartition { store: "profiles".into(), partition: 0 };
+    let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
+    backend.open(&partition).expect("opens");
+    let keys: Vec<String> = (0..KEYS).map(|n| format!("u{n:07}")).collect();
+    let options = StoreOptions { cache_bytes: 1 << 30, exactly_once: true, hash_seed: 7 };
+    let mut kept = None;
+    let counted = allocation_counter::measure(|| {
+        let mut store: Store<UserProfile> = Store::new(partition.clone(), Arc::clone(&backend), options.clone());
+        store.prefetch(keys.iter().map(String::as_bytes)).expect("prefetches");
+        for (user, key) in keys.iter().enumerate() {
+            for payment in 0..payments {
+                let mark = Mark { input: 0, offset: (user * payments + payment) as u64 };
+                let profile = store.update(key.as_bytes(), mark).expect("not included yet");
+                let at = 1_700_000_000_000 + payment as i64 * DAY_MS / 5;
+                profile.0.update(
+                    5.0 + (user * 7 + payment * 13) as f64 % 90.0,
+                    at,
+                    &format!("m{:04}", (user + payment * 31) % 2_000),
+                );
+            }
+        }
+        kept = Some(store);
+    });
+    let held = u64::try_from(counted.bytes_current).expect("memory is held") / KEYS as u64;
+    assert_eq!(kept.expect("made above").changed(), KEYS);
+    println!("a cached profile of {payments} payments: {held} bytes");
+    held
+}
+
+/// At a million users every byte of a cached profile is a megabyte of memory.
+#[test]
+fn a_cached_profile_of_a_few_payments_is_small() {
+    let (five, twenty) = (bytes_of_a_cached_profile(5), bytes_of_a_cached_profile(20));
+    assert!(five <= 600, "{five} bytes at five payments");
+    assert!(twenty <= 1_000, "{twenty} bytes at twenty");
 }

@@ -152,6 +152,15 @@ pub enum Event {
     Lost(Vec<TopicPartition>),
 }
 
+/// A step of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitStep {
+    /// What was in flight is delivered.
+    Flushed,
+    /// The transaction has the offsets.
+    OffsetsAdded,
+}
+
 /// A log with topics, groups and transactions.
 pub trait Broker: Send + Sync + 'static {
     /// One worker's place in the group.
@@ -243,7 +252,17 @@ pub trait Member: Send {
 
     /// Delivers what is in flight, adds the offsets (the next to read) and commits the transaction. After [`Reaction::Abort`] the
     /// transaction is still open for [`Self::abort`]; after [`Reaction::Unknown`] only [`Self::reopen`] helps.
-    fn commit(&mut self, offsets: &[(TopicPartition, u64)], token: Self::Token) -> Result<()>;
+    fn commit(&mut self, offsets: &[(TopicPartition, u64)], token: Self::Token) -> Result<()> {
+        self.commit_in_steps(offsets, token, &mut |_| {})
+    }
+
+    /// [`Self::commit`], telling when each step but the last is done, as far as there are steps: for whoever measures them.
+    fn commit_in_steps(
+        &mut self,
+        offsets: &[(TopicPartition, u64)],
+        token: Self::Token,
+        done: &mut dyn FnMut(CommitStep),
+    ) -> Result<()>;
 
     /// Aborts the open transaction.
     fn abort(&mut self) -> Result<()>;

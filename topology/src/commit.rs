@@ -3,7 +3,8 @@
 use state::backend::WriteSet;
 use tracing::trace;
 
-use crate::broker::{Broker, Member};
+use crate::broker::{Broker, CommitStep, Member};
+use crate::latency::Steps;
 use crate::metrics::Metrics;
 use crate::processor::ProcessError;
 use crate::record::{Outgoing, TopicPartition};
@@ -25,15 +26,20 @@ impl<B: Broker> Worker<B> {
         if !exactly_once {
             member.flush()?;
         }
+        let flushed_us = self.clock.monotonic_us();
         // 1  Each changed value is encoded once and goes to its changelog.
         let markers = if exactly_once { member.markers_per_commit() } else { 0 };
         let mut written = 0;
         for task in self.tasks.values_mut().filter(|task| task.phase == Phase::Running) {
             written += send_changes(task, member, &self.shared, markers, now_ms, &mut set)?;
         }
+        // What the first flush took counts to the second one's step.
+        let changed_us = began_us + (self.clock.monotonic_us() - flushed_us);
+        let mut steps: Steps = [began_us, changed_us, 0, 0, 0];
         // 1b  At-least-once: state is in the log before the offsets that it includes.
         if !exactly_once {
             member.flush()?;
+            steps[2] = self.clock.monotonic_us();
         }
         // 2, 3  Offsets join the transaction under the group's current generation; the transaction commits.
         // Brokers fence by the offsets' group alone: a transaction without any would commit whoever sent it. So each task that wrote puts its
@@ -46,11 +52,17 @@ impl<B: Broker> Worker<B> {
         }
         let token = member.token()?;
         if exactly_once {
-            member.commit(&offsets, token)?;
+            let clock = &*self.clock;
+            member.commit_in_steps(&offsets, token, &mut |step| {
+                steps[if step == CommitStep::Flushed { 2 } else { 3 }] = clock.monotonic_us();
+            })?;
         } else if !offsets.is_empty() {
             member.commit_offsets(&offsets, token)?;
         }
         self.open = None;
+        steps[4] = self.clock.monotonic_us();
+        // Steps that were not told took no time of their own.
+        (2..4).for_each(|at| steps[at] = steps[at].max(steps[at - 1]));
         // 4  Only now the disk: it never shows what the committed changelog does not (I2).
         if !set.is_empty() {
             self.shared.backend.write(&set)?;
@@ -72,6 +84,7 @@ impl<B: Broker> Worker<B> {
         counters.publish(&self.metrics);
         let micros = self.clock.monotonic_us() - began_us;
         self.metrics.commit(micros);
+        self.journal.committed(&steps, &mut self.metrics.latency());
         trace!(worker = self.config.index, open.records, written, micros, "committed");
         Ok(())
     }

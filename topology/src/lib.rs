@@ -29,6 +29,7 @@ pub mod decision;
 pub mod driver;
 mod emptying;
 mod ids;
+pub mod latency;
 pub mod metrics;
 mod notes;
 pub mod partitioner;

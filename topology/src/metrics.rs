@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::latency::Latency;
+
 /// Upper bounds of the commit-time buckets, in seconds.
 pub const COMMIT_BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
@@ -52,6 +54,7 @@ macro_rules! counters {
             /// Commits by the bucket of [`COMMIT_BUCKETS`] they fall in; the last one is above all bounds.
             pub commit_buckets: [AtomicU64; COMMIT_BUCKETS.len() + 1],
             pub(crate) named: Mutex<Named>,
+            pub(crate) latency: Mutex<Latency>,
         }
 
         impl Metrics {
@@ -146,6 +149,11 @@ impl Metrics {
     #[must_use]
     pub fn stages(&self) -> BTreeMap<&'static str, Times> {
         self.named().times.clone()
+    }
+
+    /// How long records took until what came of them was committed, and where the time of the slowest went.
+    pub fn latency(&self) -> MutexGuard<'_, Latency> {
+        self.latency.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A worker was replaced by whoever drives it.

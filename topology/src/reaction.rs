@@ -45,6 +45,7 @@ impl<B: Broker> Worker<B> {
     fn suspend_all(&mut self, open: bool) -> Result<(), ProcessError> {
         let ids: Vec<TaskId> = self.tasks.keys().copied().collect();
         self.reader = None;
+        self.journal.forget();
         let now_ms = self.clock.now_ms();
         for id in ids {
             let task = self.tasks.get_mut(&id).expect("invariant: listed above");
@@ -195,6 +196,7 @@ impl<B: Broker> Worker<B> {
         self.member = None;
         self.reader = None;
         self.open = None;
+        self.journal.forget();
         self.pending = None;
         self.reopen = false;
     }

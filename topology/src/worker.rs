@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 
 use crate::broker::{Broker, BrokerError, Event, Member, MemberConfig, Reaction, Reader};
 use crate::clock::Clock;
+use crate::latency::Journal;
 use crate::metrics::Metrics;
 use crate::predecessors::Ending;
 use crate::processor::{Counts, DeadLetters, ProcessError, Punctuation};
@@ -127,6 +128,7 @@ pub struct Worker<B: Broker> {
     pub(crate) reopen: bool,
     pub(crate) quiet: bool,
     pub(crate) progress: u64,
+    pub(crate) journal: Journal,
     pub(crate) last_trouble: Option<String>,
 }
 
@@ -191,6 +193,7 @@ impl<B: Broker> Worker<B> {
             reopen: false,
             quiet: false,
             progress: 0,
+            journal: Journal::default(),
             last_trouble: None,
         }
     }
@@ -240,8 +243,10 @@ impl<B: Broker> Worker<B> {
         fetched.clear(KEEP_ARENA_BYTES);
         let wait = self.poll_wait(wait);
         let max = self.config.max_poll_records;
+        let asked_us = self.clock.monotonic_us();
         let event = self.member()?.poll(&mut fetched, max, wait);
         self.quiet = fetched.is_empty();
+        self.journal.polled(asked_us, self.clock.monotonic_us(), self.clock.now_ms(), self.quiet);
         self.working = true;
         let processed = self.process(&fetched).and_then(|()| self.punctuate());
         self.fetched = fetched;
@@ -347,6 +352,7 @@ impl<B: Broker> Worker<B> {
             let mut sink = MemberSink { member, exactly_once: self.config.exactly_once };
             let batch = Batch::new(fetched, &order[..admitted]);
             let waited = task.inputs[input].away.is_some();
+            let began_us = self.clock.monotonic_us();
             match task.process(input, &batch, &self.shared, &mut sink) {
                 Err(ProcessError::Backend(why @ BackendError::Away { .. })) => {
                     if !waited {
@@ -356,7 +362,11 @@ impl<B: Broker> Worker<B> {
                     task.inputs[input].wait(self.clock.now_ms(), self.clock.monotonic_us());
                     admitted = 0;
                 }
-                processed => processed?,
+                processed => {
+                    processed?;
+                    let timestamps_ms = batch.iter().map(|record| record.timestamp);
+                    self.journal.processed(began_us, self.clock.monotonic_us(), timestamps_ms);
+                }
             }
             if waited != task.inputs[input].away.is_some() {
                 if waited {

@@ -9,6 +9,7 @@
 //! Names are written byte by byte because bincode allocates the announced length of a string before it looks at it.
 
 use super::Profile;
+use super::habits::Habits;
 use super::merchants::{MERCHANT_BYTES_MAX, MERCHANTS_MAX, Merchants};
 use super::sketch::{BUCKET_MAX, COUNT_MAX, Sketch};
 use super::velocity::{RECENT_MAX, Recent};
@@ -57,8 +58,8 @@ impl Serialize for Profile {
         out.serialize_field("first_t", &(self.first_t as u64))?;
         out.serialize_field("span", &((self.last_t - self.first_t) as u64))?;
         out.serialize_field("bins", &Seq(bins))?;
-        out.serialize_field("hours", &self.hours)?;
-        out.serialize_field("days", &self.days)?;
+        out.serialize_field("hours", &self.habits.hours())?;
+        out.serialize_field("days", &self.habits.days())?;
         out.serialize_field("recent", &Seq(ages))?;
         out.serialize_field("merchants", &Seq(merchants))?;
         out.serialize_field("names", &Bytes(self.merchants.names().as_bytes()))?;
@@ -150,8 +151,7 @@ impl Wire {
             m2: self.m2,
             first_t,
             last_t,
-            hours: self.hours,
-            days: self.days,
+            habits: Habits::new(&self.hours, &self.days),
             sketch: sketch(&self.bins.0, self.seen)?,
             recent: Recent::from_times(recent),
             merchants: merchants(&self.merchants.0, &self.names.0, self.seen)?,

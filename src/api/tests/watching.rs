@@ -166,6 +166,9 @@ fn metrics_are_well_formed_and_hold_nobody() {
     assert_eq!(value("mangrove_input_lag_records", &[("topic", "transactions")]), 30.0);
     assert_eq!(value("mangrove_commit_duration_seconds_bucket", &[("le", "+Inf")]), value("mangrove_commits_total", &[]));
     assert_eq!(value("mangrove_commit_duration_seconds_count", &[]), value("mangrove_commits_total", &[]));
+    let records = value("mangrove_records_total", &[]);
+    assert_eq!(value("mangrove_record_latency_seconds_count", &[]), records);
+    assert_eq!(value("mangrove_slow_record_stage_seconds", &[("stage", "flush")]), 0.0, "the simulated broker takes no time");
     assert_eq!(value("mangrove_model_info", &[]), 1.0);
     assert_eq!(value("mangrove_model_trained_rows", &[]), 100.0);
     assert_eq!(value("mangrove_build_info", &[("guarantee", "exactly_once")]), 1.0);

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use topology::broker::{Bounds, BrokerError, Event, Member, MemberConfig, Reaction, Result};
+use topology::broker::{Bounds, BrokerError, CommitStep, Event, Member, MemberConfig, Reaction, Result};
 use topology::record::{Fetched, Outgoing, TopicPartition};
 
 use super::core::{Core, Offsets};
@@ -344,7 +344,13 @@ impl Member for EmbeddedMember {
         if self.config.transactional_id.is_some() { Ok(()) } else { self.deliver() }
     }
 
-    fn commit(&mut self, offsets: &[(TopicPartition, u64)], token: EmbeddedToken) -> Result<()> {
+    /// One write, so there are no steps to tell.
+    fn commit_in_steps(
+        &mut self,
+        offsets: &[(TopicPartition, u64)],
+        token: EmbeddedToken,
+        _done: &mut dyn FnMut(CommitStep),
+    ) -> Result<()> {
         self.check_open()?;
         let mut outbox = std::mem::take(&mut self.outbox);
         let with = Offsets { group: &self.config.group, next: offsets };

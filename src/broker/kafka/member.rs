@@ -11,7 +11,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{Offset, TopicPartitionList};
-use topology::broker::{Bounds, BrokerError, Event, Member, MemberConfig, Reaction, Result};
+use topology::broker::{Bounds, BrokerError, CommitStep, Event, Member, MemberConfig, Reaction, Result};
 use topology::record::{Fetched, Outgoing, TopicId, TopicPartition, Topics};
 
 use super::admin::Desk;
@@ -327,13 +327,20 @@ impl Member for KafkaMember {
         self.sender()?.flush()
     }
 
-    fn commit(&mut self, offsets: &[(TopicPartition, u64)], token: KafkaToken) -> Result<()> {
+    fn commit_in_steps(
+        &mut self,
+        offsets: &[(TopicPartition, u64)],
+        token: KafkaToken,
+        done: &mut dyn FnMut(CommitStep),
+    ) -> Result<()> {
         let offsets = self.offsets(offsets)?;
         let sender = self.sender()?;
         sender.flush()?;
+        done(CommitStep::Flushed);
         if offsets.count() > 0 {
             sender.add_offsets(&offsets, token.proof()?)?;
         }
+        done(CommitStep::OffsetsAdded);
         if sender.commit()? != Ended::Once {
             tracing::info!("a commit took so long that its request may have been repeated: opening the producer again");
             // Committed it is in any case: where this fails, the next transaction finds the producer closed.

@@ -6,6 +6,7 @@
 //! | `admin` | topics and the bounds of partitions |
 //! | `fetcher` | reading partitions by offset; members and readers share it |
 //! | `sender` | writing and transactions; members and publishers share it |
+//! | `reports` | what a producer hears of its records |
 //! | `groups` | groups seen from outside |
 //! | `member`, `reader`, `publisher` | the ports |
 //! | `orphans` | partitions that the group gave to nobody |
@@ -29,6 +30,7 @@ mod native;
 mod orphans;
 mod publisher;
 mod reader;
+mod reports;
 mod sender;
 
 use std::collections::BTreeMap;

@@ -17,11 +17,8 @@ use super::context::{Delivered, Deliveries};
 use super::deadline::Deadline;
 use super::errors;
 use super::native::{self, GroupMetadata, Topic};
+use super::reports::Reports;
 
-/// How long one wait for deliveries lasts before failures are looked at.
-const SLICE: Duration = Duration::from_millis(20);
-/// The same for a producer that hears of each delivery: until these are served nothing counts as delivered, so the wait is in vain.
-const SLICE_OF_REPORTS: Duration = Duration::from_millis(1);
 /// A batch's header and a record's own fields at their largest, beside keys, values and headers.
 const RECORD_OVERHEAD: usize = 61 + 40;
 /// Lengths of one header's name and value.
@@ -89,8 +86,8 @@ pub(super) struct Sender {
     producer: Arc<BaseProducer<Deliveries>>,
     /// How long a record may take, and the end of a transaction.
     timeout: Duration,
-    /// One of the waits for deliveries.
-    slice: Duration,
+    /// What it hears of its records.
+    reports: Reports,
     /// A request that belongs to the transaction was perhaps repeated.
     repeated: Cell<bool>,
 }
@@ -101,8 +98,8 @@ impl Sender {
             BrokerError::new(Reaction::Stop, format!("Kafka producer: {}", super::config::explain("configuration", &error)))
         })?;
         let handles = topics.iter().map(|_| None).collect();
-        let slice = if config.get("delivery.report.only.error") == Some("true") { SLICE } else { SLICE_OF_REPORTS };
-        Ok(Self { topics, limits, handles, producer: Arc::new(producer), timeout, slice, repeated: Cell::new(false) })
+        let reports = Reports::of(config);
+        Ok(Self { topics, limits, handles, producer: Arc::new(producer), timeout, reports, repeated: Cell::new(false) })
     }
 
     /// A new producer that takes its transactional id over: ends what a predecessor left open and refuses what still is under way from
@@ -178,22 +175,14 @@ impl Sender {
 
     /// Serves delivery reports and errors; never waits.
     pub(super) fn serve(&self) {
-        // One call serves one event: the reports of one batch. Small batches make many.
-        loop {
-            let left = self.producer.in_flight_count();
-            self.producer.poll(Duration::ZERO);
-            // Who hears of failures only has nothing to catch up with.
-            if self.slice == SLICE || self.producer.in_flight_count() >= left {
-                return;
-            }
-        }
+        self.reports.serve(|| self.producer.in_flight_count(), || self.producer.poll(Duration::ZERO));
     }
 
     /// Waits until nothing is in flight and tells the first failure.
     pub(super) fn flush(&self) -> Result<()> {
-        let deadline = Deadline::after(self.timeout + self.slice);
+        let deadline = Deadline::after(self.timeout + self.reports.slice());
         while self.producer.in_flight_count() > 0 {
-            native::flush(self.producer.client(), self.slice);
+            native::flush(self.producer.client(), self.reports.slice());
             self.serve();
             if deadline.is_over() {
                 return Err(BrokerError::new(Reaction::Abort, format!("records are not acknowledged within {:?}", self.timeout)));

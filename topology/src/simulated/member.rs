@@ -18,7 +18,7 @@ use super::group::{Gone, MemberId, Seat};
 use super::producer::Producer;
 use super::reader::{Cursor, Cursors};
 use super::transactions::Credentials;
-use crate::broker::{Bounds, BrokerError, Event, Member, MemberConfig, Reaction, Result};
+use crate::broker::{Bounds, BrokerError, CommitStep, Event, Member, MemberConfig, Reaction, Result};
 use crate::record::{Fetched, Outgoing, TopicPartition};
 
 /// Where the client's transaction stands.
@@ -383,18 +383,25 @@ impl Member for SimMember {
         self.caller.call(Op::Flush, |cluster| producer.flush(cluster))
     }
 
-    fn commit(&mut self, offsets: &[(TopicPartition, u64)], token: SimToken) -> Result<()> {
+    fn commit_in_steps(
+        &mut self,
+        offsets: &[(TopicPartition, u64)],
+        token: SimToken,
+        done: &mut dyn FnMut(CommitStep),
+    ) -> Result<()> {
         if self.transaction == Transaction::Unknown {
             return self.end_transaction(true);
         }
         self.require(Transaction::Open, "commit")?;
         self.flush()?;
+        done(CommitStep::Flushed);
         if let Some(who) = self.producer.credentials.as_ref().filter(|_| !offsets.is_empty()) {
             self.producer.has_offsets = true;
             let SimToken(seat) = token;
             let late = || Some(Request::AddOffsets { who: who.clone(), seat: seat.clone(), offsets: offsets.to_vec() });
             self.caller.call_or_hold(Op::AddOffsets, late, |cluster| cluster.add_offsets(who, &seat, offsets, true))?;
         }
+        done(CommitStep::OffsetsAdded);
         self.end_transaction(true)
     }
 

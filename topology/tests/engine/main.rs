@@ -4,6 +4,7 @@
 mod away;
 mod dead_letters;
 mod faults;
+mod latency;
 mod ledger;
 mod positions;
 mod punctuation;
