@@ -16,7 +16,7 @@ use topology::status::Phase;
 use topology::topology::TaskId;
 use tracing::{debug, warn};
 
-use super::committed::{self, Reading};
+use super::committed::{self, Committed, Reading};
 use super::parameters;
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
@@ -41,8 +41,8 @@ const RETRY_MOVING_S: u16 = 1;
 pub(crate) struct Handler {
     /// The user that a request is about, or why it is about none.
     pub(crate) user: fn(&Call) -> Result<String, Problem>,
-    /// Reads and answers here, beside the event loop.
-    pub(crate) read: Read,
+    /// Answers from what is committed of the user: on the event loop where that is in memory, else beside it.
+    pub(crate) answer: fn(&Call, Committed) -> Answer,
 }
 
 /// What a route about one partition of users is made of: it answers as its owner does, wherever it is asked.
@@ -51,7 +51,7 @@ pub(crate) struct OfPartition {
     /// The partition that a request is about, or why it is about none.
     pub(crate) partition: fn(&Call) -> Result<u32, Problem>,
     /// Reads and answers here, beside the event loop; the reading names no user.
-    pub(crate) read: Read,
+    pub(crate) read: fn(&Call, &Reading) -> Answer,
 }
 
 /// A request on its way to an answer.
@@ -72,7 +72,7 @@ struct Search {
 pub(crate) async fn answer_of_partition(call: Call, OfPartition { partition, read }: OfPartition) -> Answer {
     let wish = wish(&call)?;
     let partition = partition(&call)?;
-    Search::new(call, wish, partition).run(String::new(), read).await
+    Search::new(call, wish, partition).run(String::new(), Read::OfPartition(read)).await
 }
 
 fn wish(call: &Call) -> Result<Wish, Problem> {
@@ -95,11 +95,25 @@ pub(crate) async fn answer(call: Call, handler: Handler) -> Answer {
     let Tiers { warm, cold } = &call.site.api.tiers;
     let tiers =
         [warm.as_ref().map(|_| TierName::Redis), cold.as_ref().map(|_| TierName::Postgres)].into_iter().flatten().collect();
-    Search { tiers, ..Search::new(call, wish, partition) }.run(user, handler.read).await
+    Search { tiers, ..Search::new(call, wish, partition) }.run(user, Read::OfUser(handler.answer)).await
 }
 
-/// Reads and answers here.
-type Read = fn(&Call, &Reading) -> Answer;
+/// How a reading becomes an answer.
+#[derive(Clone, Copy)]
+enum Read {
+    OfUser(fn(&Call, Committed) -> Answer),
+    OfPartition(fn(&Call, &Reading) -> Answer),
+}
+
+impl Read {
+    /// Takes whatever time the store does.
+    fn run(self, call: &Call, reading: &Reading) -> Answer {
+        match self {
+            Self::OfUser(answer) => answer(call, committed::read(call, reading)?),
+            Self::OfPartition(read) => read(call, reading),
+        }
+    }
+}
 
 impl Search {
     fn new(call: Call, wish: Wish, partition: u32) -> Self {
@@ -181,7 +195,7 @@ impl Search {
     }
 
     fn of_copy(&self, user: &Arc<str>) -> Reading {
-        Reading { user: Arc::clone(user), source: "standby", min: self.min(), held: None }
+        Reading { user: Arc::clone(user), source: committed::STANDBY, min: self.min(), held: None }
     }
 
     /// The time that is left; none once it is over.
@@ -193,13 +207,16 @@ impl Search {
     /// Looks at what is known, and decides.
     async fn step(&self, me: &str) -> Result<Step, Problem> {
         let directory = &self.call.site.api.directory;
-        let standbys = if self.wish.consistency == Consistency::Any { directory.standbys(self.partition) } else { Vec::new() };
         let mut here = in_tasks(&self.call.site, self.partition);
+        // Most of all questions, and what runs here is not asked of others.
+        let runs = matches!(here, Here::Running { .. });
+        let any = self.wish.consistency == Consistency::Any;
+        let standbys = if any && !runs { directory.standbys(self.partition) } else { Vec::new() };
         if here == Here::Nothing && standbys.iter().any(|peer| peer.instance == me) {
             let partition = self.partition;
             here = run_aside(self.call.clone(), READ_MAX, move |call| Ok(copy(&call.site, partition))).await?;
         }
-        let owner = directory.owner(self.partition);
+        let owner = if runs { None } else { directory.owner(self.partition) };
         Ok(next(&Facts {
             consistency: self.wish.consistency,
             min: self.min(),
@@ -215,9 +232,15 @@ impl Search {
         }))
     }
 
+    /// A wake-up of another thread takes longer than most readings: what needs no waiting is done at once.
     async fn read(&self, read: Read, reading: Reading) -> Answer {
+        if let Read::OfUser(answer) = read
+            && let Some(committed) = committed::at_hand(&self.call, &reading)
+        {
+            return answer(&self.call, committed);
+        }
         let limit = self.left().unwrap_or_default().clamp(READ_MIN, READ_MAX);
-        run_aside(self.call.clone(), limit, move |call| read(call, &reading)).await
+        run_aside(self.call.clone(), limit, move |call| read.run(call, &reading)).await
     }
 
     /// What a tier has of the user. That it has nothing, or a deletion, says nothing of now: only the partition's owner knows (I5).

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use state::backend::{BackendError, Positions, StorePartition};
+use state::backend::{BackendError, Peeked, Positions, StorePartition};
 use state::store::decode_kept;
 use state::tier::Held;
 use topology::partitioner::partition_of;
@@ -26,6 +26,9 @@ const RETRY_RESTORING_S: u16 = 2;
 const RETRY_BEHIND_S: u16 = 1;
 /// Bytes of a user's id.
 const USER_ID_BYTES_MAX: usize = 256;
+
+/// The source of what a copy has.
+pub(crate) const STANDBY: &str = "standby";
 
 /// What is to be read.
 #[derive(Clone, Debug)]
@@ -87,7 +90,7 @@ pub(crate) fn read(call: &Call, reading: &Reading) -> Result<Committed, Problem>
         return of_tier(call, reading, held);
     }
     let from = StorePartition { store: site.profiles.store.clone(), partition };
-    let is_copy = reading.source == "standby";
+    let is_copy = reading.source == STANDBY;
     // Before the value, so that the value is at least as new as the position says.
     let mut standing = if is_copy {
         of_copy(site, &from).map_err(|why| unreadable(call, &from, &why))?
@@ -121,6 +124,24 @@ pub(crate) fn read(call: &Call, reading: &Reading) -> Result<Committed, Problem>
             Err(unreadable(call, &from, &why))
         }
     }
+}
+
+/// As [`read`] of a running task's state, where nothing has to be waited for and the user is there; none where it is not so simple.
+pub(crate) fn at_hand(call: &Call, reading: &Reading) -> Option<Committed> {
+    if reading.held.is_some() || reading.source == STANDBY {
+        return None;
+    }
+    let site = &*call.site;
+    let partition = partition_of(reading.user.as_bytes(), site.profiles.partitions);
+    // As in `read`: the position before the value.
+    let standing = of_task(site, partition, &running(site, partition).ok()?, reading.source);
+    if standing.position.input_offset < reading.min {
+        return None;
+    }
+    let from = StorePartition { store: site.profiles.store.clone(), partition };
+    let Ok(Peeked::Here(Some(bytes))) = site.api.backend.peek(&from, reading.user.as_bytes()) else { return None };
+    let (_, profile) = decode_kept(&bytes).ok()?;
+    Some(Committed { profile: Some(profile), standing })
 }
 
 fn unreadable(call: &Call, from: &StorePartition, why: &BackendError) -> Problem {
@@ -211,7 +232,7 @@ fn of_copy(site: &Site, from: &StorePartition) -> Result<Standing, BackendError>
             input_offset: lead_position(site, &positions),
             changelog_offset: positions.changelog,
         },
-        source: "standby",
+        source: STANDBY,
         age_ms: site.age_ms(i64::try_from(positions.current_at_ms).unwrap_or(i64::MAX)),
     })
 }

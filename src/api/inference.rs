@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::anywhere::Handler;
-use super::committed::{self, Reading, Standing};
+use super::committed::{Committed, Standing};
 use super::document::{Declared, Payment, gives, json};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
@@ -71,16 +71,15 @@ pub(crate) const INFERENCE: Declared = Declared::new(
 .body(&[json::<Asked>()]);
 
 /// The route. A request is checked in full before it is passed on.
-pub(crate) const HANDLER: Handler = Handler { user, read: infer };
+pub(crate) const HANDLER: Handler = Handler { user, answer: infer };
 
 fn user(call: &Call) -> Result<String, Problem> {
     with_payment(call, |payment, _| Ok(payment.user_id.clone().into_owned()))
 }
 
-fn infer(call: &Call, reading: &Reading) -> Answer {
+fn infer(call: &Call, committed: Committed) -> Answer {
     let api = &call.site.api;
     with_payment(call, |payment, fx| {
-        let committed = committed::read(call, reading)?;
         let profile = committed.profile.unwrap_or_default();
         let id = format!("inference:{}", call.request);
         let verdict = judge(&api.params, api.model.get(), &profile.0, payment, fx, &id);

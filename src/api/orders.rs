@@ -186,7 +186,7 @@ pub(super) fn phase(call: &Call, id: &JobId, job: &Job, reading: &Reading) -> Re
 fn commands_position(site: &Site, partition: u32, reading: &Reading) -> Result<Option<u64>, Problem> {
     let sub = &site.api.topology.subs()[usize::from(site.profiles.sub)];
     let topic = sub.inputs[1];
-    if reading.source == "standby" {
+    if reading.source == committed::STANDBY {
         let of = StorePartition { store: site.profiles.store.clone(), partition };
         let positions = site.api.backend.positions(&of).ok().flatten();
         let next = positions.and_then(|at| at.inputs.iter().find(|(name, _)| name == site.topic(topic)).map(|(_, next)| *next));

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::anywhere::Handler;
-use super::committed::{self, Committed, Reading, Standing};
+use super::committed::{Committed, Standing};
 use super::document::{Declared, USER, gives};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
@@ -34,10 +34,9 @@ pub(crate) const PROFILE: Declared = Declared::new(
 .problems(&[Kind::NoSuchUser]);
 
 /// The route.
-pub(crate) const HANDLER: Handler = Handler { user: |call| Ok(call.name.clone()), read: profile };
+pub(crate) const HANDLER: Handler = Handler { user: |call| Ok(call.name.clone()), answer: profile };
 
-fn profile(call: &Call, reading: &Reading) -> Answer {
-    let Committed { profile, standing } = committed::read(call, reading)?;
+fn profile(call: &Call, Committed { profile, standing }: Committed) -> Answer {
     let Some(profile) = profile else {
         return Err(Problem::new(Kind::NoSuchUser, "the user's partition has no such user").about(standing));
     };

@@ -375,8 +375,12 @@ pub(crate) fn decode(segment: &str) -> Result<Cow<'_, str>, Problem> {
 /// Steps 2 to 4.
 async fn handle(route: &'static Route, request: Request<Incoming>, mut call: Call) -> Answer {
     enter(route, &request, &mut call)?;
-    let answer = run(route, request, call.clone()).await;
-    trail::close(route, &call, answer).await
+    let recorded = trail::is_recorded(route).then(|| call.clone());
+    let answer = run(route, request, call).await;
+    match recorded {
+        Some(call) => trail::close(route, &call, answer).await,
+        None => answer,
+    }
 }
 
 /// Steps 3 and 4.

@@ -53,7 +53,7 @@ pub(super) struct About<'a> {
 }
 
 /// True where requests to the route are recorded.
-fn is_recorded(route: &Route) -> bool {
+pub(super) fn is_recorded(route: &Route) -> bool {
     let changes = matches!(route.access, Access::Needs(Scope::Write | Scope::Erase | Scope::Admin));
     changes && route.method != Method::GET
 }
@@ -76,9 +76,9 @@ pub(super) fn record(call: &Call, about: About<'_>) -> Vec<u8> {
     serde_json::to_vec(&record).expect("invariant: our own shapes have text keys and plain values")
 }
 
-/// Writes a request's record, unless its handler did or another instance does.
+/// Writes the record of a request that has one, unless its handler did or another instance does.
 pub(super) async fn close(route: &Route, call: &Call, answer: Answer) -> Answer {
-    if !is_recorded(route) || call.recorded.get() {
+    if call.recorded.get() {
         return answer;
     }
     let status = match &answer {

@@ -79,6 +79,31 @@ fn repartitioning_needs_transactions() {
     assert!(texts(&faults).contains("PROCESSING_GUARANTEE=exactly_once"), "{}", texts(&faults));
 }
 
+/// What leaves this machine must be kept, and by who keeps it byte for byte.
+#[test]
+fn eviction_needs_transactions_and_a_cold_tier_and_says_so_at_once() {
+    let (ttl, database) = (("STATE_TTL", "60"), ("DATABASE_URL", "postgres://scorer@db/mangrove"));
+    assert_eq!(load(&[ttl, database]).unwrap().state_ttl_s, 60);
+    let faults = load(&[ttl, ("PROCESSING_GUARANTEE", "at_least_once"), ("COMMIT_INTERVAL_MS", "6000")]).unwrap_err();
+    let all = texts(&faults);
+    assert_eq!(faults.len(), 3, "{all}");
+    assert!(
+        all.contains("STATE_TTL (from environment): `60` lets profiles leave this machine, and no DATABASE_URL is set"),
+        "{all}"
+    );
+    assert!(all.contains("STATE_TTL (from environment): `60` needs PROCESSING_GUARANTEE=exactly_once"), "{all}");
+    assert_eq!(load(&[ttl]).unwrap_err().len(), 1, "Redis alone keeps nothing");
+    assert_eq!(load(&[ttl, database, ("PROCESSING_GUARANTEE", "at_least_once")]).unwrap_err().len(), 1);
+    for off in [&[("STATE_TTL", "0")][..], &[("STATE_TTL", "0"), ("PROCESSING_GUARANTEE", "at_least_once")]] {
+        assert!(load(off).is_ok(), "{off:?}");
+    }
+    for wrong in ["-1", "1h", "60s", "1.5", "1e3", "316224001", "99999999999999999999"] {
+        let faults = load(&[("STATE_TTL", wrong), database]).unwrap_err();
+        assert!(faults.len() == 1 && texts(&faults).contains("STATE_TTL (from environment)"), "{wrong}: {}", texts(&faults));
+    }
+    assert!(load(&[("STATE_TTL", "316224000"), database]).is_ok(), "ten years");
+}
+
 #[test]
 fn all_that_is_wrong_is_named_at_once() {
     let long = "x".repeat(100);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use state::backend::{Backend, BackendError, Positions, Result, Size, StorePartition, WriteSet};
+use state::backend::{Backend, BackendError, Result};
 
 /// The same backend until it is shut; then it is only read.
 #[derive(Debug)]
@@ -30,6 +30,10 @@ impl Gate {
         *self.shut.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn read<T>(&self, read: impl FnOnce(&dyn Backend) -> Result<T>) -> Result<T> {
+        read(&*self.inner)
+    }
+
     fn through<T>(&self, write: impl FnOnce(&dyn Backend) -> Result<T>) -> Result<T> {
         let shut = self.shut.read().unwrap_or_else(PoisonError::into_inner);
         if *shut {
@@ -41,61 +45,53 @@ impl Gate {
 }
 
 impl Backend for Gate {
-    fn open(&self, partition: &StorePartition) -> Result<Option<Positions>> {
-        self.through(|inner| inner.open(partition))
+    state::pass_on!(read: positions, get_from, peek, multi_get, scan, partitions, size);
+    state::pass_on!(through: open, write, load, revive, drop_partition, compact, evict_staged);
+}
+
+#[cfg(test)]
+mod tests {
+    use state::conformance::{partition, set_of, suite};
+    use state::memory::MemoryBackend;
+    use state::rocks::{RocksBackend, RocksOptions};
+
+    use super::*;
+
+    fn gate(inner: impl Backend) -> Gate {
+        Gate::new(&(Arc::new(inner) as Arc<dyn Backend>))
     }
 
-    fn positions(&self, partition: &StorePartition) -> Result<Option<Positions>> {
-        self.inner.positions(partition)
+    /// On RocksDB, where a call that is not passed on (compaction, say) shows.
+    #[test]
+    fn conforms_while_it_is_open() {
+        let root = tempfile::tempdir().expect("a folder");
+        let options = RocksOptions { memory_bytes: 16 << 20, partitions: 4, background_jobs: 2 };
+        let mut lives = 0;
+        suite(|| {
+            lives += 1;
+            gate(RocksBackend::open(&root.path().join(lives.to_string()), options).expect("opens"))
+        });
     }
 
-    fn get(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.inner.get(partition, key)
-    }
-
-    fn get_from(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<(Vec<u8>, Option<&'static str>)>> {
-        self.inner.get_from(partition, key)
-    }
-
-    fn multi_get(&self, partition: &StorePartition, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
-        self.inner.multi_get(partition, keys, found)
-    }
-
-    fn write(&self, set: &WriteSet) -> Result<()> {
-        self.through(|inner| inner.write(set))
-    }
-
-    fn load(&self, set: &WriteSet) -> Result<()> {
-        self.through(|inner| inner.load(set))
-    }
-
-    fn revive(&self) -> Result<()> {
-        self.through(Backend::revive)
-    }
-
-    fn drop_partition(&self, partition: &StorePartition) -> Result<()> {
-        self.through(|inner| inner.drop_partition(partition))
-    }
-
-    fn scan(
-        &self,
-        partition: &StorePartition,
-        after: Option<&[u8]>,
-        limit: usize,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<()> {
-        self.inner.scan(partition, after, limit, each)
-    }
-
-    fn partitions(&self) -> Result<Vec<StorePartition>> {
-        self.inner.partitions()
-    }
-
-    fn size(&self, partition: &StorePartition) -> Result<Size> {
-        self.inner.size(partition)
-    }
-
-    fn evict_staged(&self, partition: &StorePartition) -> Result<u64> {
-        self.through(|inner| inner.evict_staged(partition))
+    #[test]
+    fn shut_it_is_only_read() {
+        let here = partition(0);
+        let gate = gate(MemoryBackend::new());
+        gate.open(&here).expect("open");
+        gate.write(&set_of(&here, &[(b"a", Some(b"1"))], Some(1))).expect("open");
+        assert!(gate.shut() && gate.is_shut());
+        let set = set_of(&here, &[(b"a", Some(b"2"))], Some(2));
+        let changes = [
+            gate.write(&set),
+            gate.load(&set),
+            gate.revive(),
+            gate.drop_partition(&here),
+            gate.compact(&here),
+            gate.evict_staged(&here).map(|_| ()),
+            gate.open(&partition(1)).map(|_| ()),
+        ];
+        assert!(changes.iter().all(|change| matches!(change, Err(BackendError::Write(_)))), "{changes:?}");
+        assert_eq!(gate.get(&here, b"a"), Ok(Some(b"1".to_vec())));
+        assert_eq!(gate.partitions(), Ok(vec![here]));
     }
 }

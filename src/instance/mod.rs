@@ -219,7 +219,7 @@ impl Instance {
         let tiered = outside.as_ref().map(|outside| Arc::clone(&outside.tiered));
         let evicting = outside.map(|outside| evicting::Evicting::start(outside, &tasks, settings.state_ttl_s));
         let training = training::start(settings, broker, &topology, &tasks, &registry, &params, stop)?;
-        let notes::Notes { labels, snoozes } = notes::start(settings, broker, &topology, &params, stop);
+        let notes::Notes { labels, snoozes } = notes::start(settings, broker, &topology, &partitions, &params, stop);
         let orders = Orders::new(broker, &topology);
         let notifying = notify::start(settings, broker, &topology, &identity.name, &snoozes)?;
         let ingest = ingestion::start(settings, broker, &topology, &partitions, &params, herald.directory());

@@ -10,7 +10,7 @@ use crate::clock::RealClock;
 use crate::config::Settings;
 use crate::labels::{LabelTopics, Labels};
 use crate::scoring::{ScoringParams, snoozes_topic};
-use crate::snoozes::Snoozes;
+use crate::snoozes::{Erasures, Snoozes};
 use crate::threads::spawn;
 
 pub(super) struct Notes {
@@ -23,6 +23,7 @@ pub(super) fn start<B: Broker>(
     settings: &Settings,
     broker: &Arc<B>,
     topology: &Topology,
+    partitions: &[u32],
     params: &ScoringParams,
     stop: &Stop,
 ) -> Notes {
@@ -34,7 +35,8 @@ pub(super) fn start<B: Broker>(
     };
     let labels = Labels::new(broker, topics, params.limits());
     let snoozes = Snoozes::new(broker, find(&snoozes_topic(topology.application())), Arc::new(RealClock));
+    let erasures = Erasures::new(broker, topology, partitions);
     let (follower, stopped) = (snoozes.clone(), stop.clone());
-    spawn("snoozes", move || follower.run(&|| stopped.raised()));
+    spawn("snoozes", move || follower.run(erasures, &|| stopped.raised()));
     Notes { labels, snoozes }
 }

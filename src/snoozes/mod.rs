@@ -3,7 +3,8 @@
 //! Payments are scored as ever, and verdicts and `anomalies` stay as they are; notifications and the dashboard's list ask
 //! [`Snoozes::is_snoozed`] and leave out what is. The compacted topic `<application>-snoozes` (one partition, read whole by every instance)
 //! holds one record for each name, under `user:NAME` or `merchant:NAME`; a tombstone ends it early.
-//! Limits: [`SNOOZES_MAX`] at once. A user's name is personal data: erasing the user takes [`Snoozes::forget`] along.
+//! Limits: [`SNOOZES_MAX`] at once. A user's name is personal data: erasing the user takes [`Snoozes::forget`] along, and what was erased without it
+//! ends by [`Erasures`].
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,8 +20,11 @@ use tracing::warn;
 use crate::registry::{BrokerLog, ModelsLog, Write, writer};
 use crate::trouble::Trouble;
 
+mod erasures;
 #[cfg(test)]
 mod tests;
+
+pub use erasures::Erasures;
 
 /// Snoozes in force at once.
 pub const SNOOZES_MAX: usize = 10_000;
@@ -210,6 +214,19 @@ impl Snoozes {
         }
     }
 
+    /// Whether a user is snoozed, as far as is known here.
+    fn names_users(&self) -> bool {
+        lock(&self.0.view).snoozes.values().any(|snooze| snooze.kind == Kind::User)
+    }
+
+    /// Ends one that began until then, if there is such a one.
+    fn end_before(&self, id: &str, at_ms: i64) -> Result<(), BrokerError> {
+        if lock(&self.0.view).snoozes.get(id).is_some_and(|snooze| snooze.from_ms <= at_ms) {
+            self.write(id, None)?;
+        }
+        Ok(())
+    }
+
     fn write(&self, id: &str, value: Option<&[u8]>) -> Result<u64, BrokerError> {
         (*lock(&self.0.write))(id.as_bytes(), value, self.0.clock.now_ms())
     }
@@ -225,11 +242,11 @@ impl Snoozes {
         Err(SnoozeError::Pending)
     }
 
-    /// Follows the topic until `stopped`.
-    pub fn run(&self, stopped: &dyn Fn() -> bool) {
+    /// Follows the topic, and erasures, until `stopped`.
+    pub fn run<B: Broker>(&self, mut erasures: Erasures<B>, stopped: &dyn Fn() -> bool) {
         let mut trouble = Trouble::default();
         while !stopped() {
-            match self.look(LOOK) {
+            match self.follow(&mut erasures, LOOK) {
                 Ok(()) => {
                     trouble.is_over();
                     // Whoever writes wants to look as well.
@@ -237,12 +254,18 @@ impl Snoozes {
                 }
                 Err(why) => {
                     if trouble.is_news(&why) {
-                        warn!(%why, "the snoozes topic cannot be read; what is snoozed stays as it is");
+                        warn!(%why, "the topics of snoozes and decisions cannot be followed; what is snoozed stays as it is");
                     }
                     std::thread::park_timeout(LOOK);
                 }
             }
         }
+    }
+
+    /// One look at the topic, which waits for news at most `wait`, and one at erasures: what they end the next look shows.
+    pub(crate) fn follow<B: Broker>(&self, erasures: &mut Erasures<B>, wait: Duration) -> Result<(), BrokerError> {
+        self.look(wait)?;
+        erasures.look(self, Duration::ZERO)
     }
 
     fn look(&self, wait: Duration) -> Result<(), BrokerError> {

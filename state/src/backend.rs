@@ -194,7 +194,19 @@ pub struct Size {
     pub bytes: u64,
 }
 
+/// What a look that waits for nothing finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peeked {
+    /// The value; none where the key has none.
+    Here(Option<Vec<u8>>),
+    /// To tell takes a disk, a lock or another machine: ask [`Backend::get`], where waiting does no harm.
+    NotAtHand,
+}
+
 /// Bytes by key, in partitions, with positions. Shared by all workers of an instance and by queries.
+///
+/// A backend around another one passes on what it does not change with [`pass_on`](crate::pass_on). For its sake no method has a body of its own
+/// here but those that are made of others: one that is forgotten does not compile.
 pub trait Backend: Send + Sync + fmt::Debug + 'static {
     /// Makes the partition usable (creating it if need be) and tells its positions, none where it is new.
     fn open(&self, partition: &StorePartition) -> Result<Option<Positions>>;
@@ -203,12 +215,15 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
     fn positions(&self, partition: &StorePartition) -> Result<Option<Positions>>;
 
     /// One value of an open partition.
-    fn get(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    fn get(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.get_from(partition, key)?.map(|(value, _)| value))
+    }
 
     /// As [`Self::get`], with the tier that it was brought back from; none where it lies here.
-    fn get_from(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<(Vec<u8>, Option<&'static str>)>> {
-        Ok(self.get(partition, key)?.map(|value| (value, None)))
-    }
+    fn get_from(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<(Vec<u8>, Option<&'static str>)>>;
+
+    /// As [`Self::get`] where the answer is in memory: it never waits, so an event loop may ask.
+    fn peek(&self, partition: &StorePartition, key: &[u8]) -> Result<Peeked>;
 
     /// Many values at once: calls `found` once for each key, with its place in `keys`, in any order.
     fn multi_get(&self, partition: &StorePartition, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()>;
@@ -218,15 +233,11 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
 
     /// As [`Self::write`] for restore: many changes of one partition, each key at most once, in key order. May bypass the log; a crash
     /// afterwards may lose it, but never positions ahead of data.
-    fn load(&self, set: &WriteSet) -> Result<()> {
-        self.write(set)
-    }
+    fn load(&self, set: &WriteSet) -> Result<()>;
 
     /// After [`BackendError::Paused`]: makes it usable again where the cause is gone. What was written before is still there. One that
     /// is not paused stays as it is.
-    fn revive(&self) -> Result<()> {
-        Ok(())
-    }
+    fn revive(&self) -> Result<()>;
 
     /// Forgets a partition's keys and positions.
     fn drop_partition(&self, partition: &StorePartition) -> Result<()>;
@@ -247,13 +258,9 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
     fn size(&self, partition: &StorePartition) -> Result<Size>;
 
     /// Gives room back that overwritten values still take. May take long; nobody waits for it.
-    fn compact(&self, _partition: &StorePartition) -> Result<()> {
-        Ok(())
-    }
+    fn compact(&self, partition: &StorePartition) -> Result<()>;
 
     /// Lets values leave this machine that were staged for it ([`crate::tiered`]); for the partition's one writer, between its writes.
     /// How many left.
-    fn evict_staged(&self, _partition: &StorePartition) -> Result<u64> {
-        Ok(0)
-    }
+    fn evict_staged(&self, partition: &StorePartition) -> Result<u64>;
 }

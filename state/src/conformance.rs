@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 
-use crate::backend::{Backend, BackendError, Positions, StorePartition, WriteSet};
+use crate::backend::{Backend, BackendError, Peeked, Positions, StorePartition, WriteSet};
 
 /// Partition `number` of the suite's store.
 #[must_use]
@@ -46,6 +46,9 @@ pub fn suite<B: Backend>(mut make: impl FnMut() -> B) {
     dropping_forgets(&make());
     unopened_partitions_are_refused(&make());
     odd_keys_are_kept(&make());
+    what_was_just_read_is_at_hand(&make());
+    compaction_gives_room_back(&make());
+    what_there_is_no_cause_for_changes_nothing(&make());
 }
 
 /// Rules on what a second life finds. `open` opens the same content again; the backend given to `end` ends in whatever way is under
@@ -274,4 +277,61 @@ fn odd_keys_are_kept<B: Backend>(backend: &B) {
         assert_eq!(good(backend.get(&here, key)).as_deref(), Some(value));
     }
     assert_eq!(all(backend, &here).len(), rows.len());
+}
+
+fn what_was_just_read_is_at_hand<B: Backend>(backend: &B) {
+    let here = partition(0);
+    assert!(!matches!(backend.peek(&partition(5), b"a"), Ok(Peeked::Here(_))), "what was not opened has no answer");
+    good(backend.open(&here));
+    let mut set = WriteSet::default();
+    set.begin(here.clone());
+    for number in 0..10_000_u32 {
+        set.change(&number.to_be_bytes(), Some(&[number as u8; 100]));
+    }
+    good(backend.load(&set));
+    good(backend.write(&set_of(&here, &[(b"written", Some(b"1")), (&7_u32.to_be_bytes(), None)], Some(1))));
+    for key in [&5_u32.to_be_bytes()[..], &7_u32.to_be_bytes(), b"written", b"never there"] {
+        if let Peeked::Here(value) = good(backend.peek(&here, key)) {
+            assert_eq!(value, good(backend.get(&here, key)), "peek and get agree");
+        }
+        let read = good(backend.get_from(&here, key));
+        assert!(read.as_ref().is_none_or(|(_, tier)| tier.is_none()), "nothing was evicted");
+        assert_eq!(good(backend.peek(&here, key)), Peeked::Here(read.map(|(value, _)| value)));
+    }
+}
+
+fn compaction_gives_room_back<B: Backend>(backend: &B) {
+    const KEYS: u32 = 256;
+    let here = partition(0);
+    good(backend.open(&here));
+    for round in 0..3_u64 {
+        let mut set = WriteSet::default();
+        set.begin(here.clone());
+        for number in 0..KEYS {
+            // Neither alike nor compressible.
+            let value: Vec<u8> = (0..512_u64)
+                .flat_map(|at| (at ^ u64::from(number) << 20 ^ round << 40).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes())
+                .collect();
+            set.change(&number.to_be_bytes(), Some(&value));
+        }
+        good(backend.write(&set));
+    }
+    let before = all(backend, &here);
+    let content: usize = before.iter().map(|(key, value)| key.len() + value.len()).sum();
+    good(backend.compact(&here));
+    assert_eq!(all(backend, &here), before, "nothing else changes");
+    let size = good(backend.size(&here));
+    assert!(size.bytes < 2 * content as u64, "{size:?} for {content} bytes of content");
+    assert!(backend.compact(&partition(5)).is_err(), "it was not opened");
+}
+
+fn what_there_is_no_cause_for_changes_nothing<B: Backend>(backend: &B) {
+    let here = partition(0);
+    good(backend.open(&here));
+    good(backend.write(&set_of(&here, &[(b"a", Some(b"1"))], Some(1))));
+    good(backend.revive());
+    assert_eq!(good(backend.evict_staged(&here)), 0, "nothing was staged");
+    assert_eq!(all(backend, &here), [(b"a".to_vec(), b"1".to_vec())]);
+    assert_eq!(good(backend.positions(&here)), Some(positions(1)));
+    good(backend.write(&set_of(&here, &[(b"a", Some(b"2"))], Some(2))));
 }

@@ -11,6 +11,7 @@ pub mod backend;
 pub mod codec;
 pub mod conformance;
 pub mod memory;
+mod pass_on;
 pub mod reopening;
 #[cfg(feature = "rocks")]
 pub mod rocks;

@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::backend::{Backend, BackendError, Positions, Result, Size, StorePartition, WriteSet};
+use crate::backend::{Backend, BackendError, Peeked, Positions, Result, Size, StorePartition, WriteSet};
 
 /// Partitions in memory. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -101,8 +101,12 @@ impl Backend for MemoryBackend {
         Ok(self.read().get(partition).and_then(|content| content.positions.clone()))
     }
 
-    fn get(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.with(partition, |content| content.values.get(key).cloned())
+    fn get_from(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<(Vec<u8>, Option<&'static str>)>> {
+        self.with(partition, |content| content.values.get(key).map(|value| (value.clone(), None)))
+    }
+
+    fn peek(&self, partition: &StorePartition, key: &[u8]) -> Result<Peeked> {
+        self.get(partition, key).map(Peeked::Here)
     }
 
     fn multi_get(&self, partition: &StorePartition, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
@@ -135,6 +139,10 @@ impl Backend for MemoryBackend {
             }
         }
         Ok(())
+    }
+
+    fn load(&self, set: &WriteSet) -> Result<()> {
+        self.write(set)
     }
 
     fn revive(&self) -> Result<()> {
@@ -173,6 +181,15 @@ impl Backend for MemoryBackend {
 
     fn size(&self, partition: &StorePartition) -> Result<Size> {
         self.with(partition, |content| Size { keys: content.values.len() as u64, bytes: content.bytes() as u64 })
+    }
+
+    /// Nothing that was overwritten is kept.
+    fn compact(&self, partition: &StorePartition) -> Result<()> {
+        self.with(partition, |_| ())
+    }
+
+    fn evict_staged(&self, _: &StorePartition) -> Result<u64> {
+        Ok(0)
     }
 }
 

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-use crate::backend::{Backend, BackendError, Positions, Result, Size, StorePartition, WriteSet};
+use crate::backend::{Backend, BackendError, Peeked, Result, StorePartition};
 
 /// Opens the backend; called again at each revival.
 type Open<B> = Box<dyn Fn() -> Result<B> + Send + Sync>;
@@ -74,55 +74,20 @@ impl<B: Backend> Backend for Reopening<B> {
         }
     }
 
-    fn open(&self, partition: &StorePartition) -> Result<Option<Positions>> {
-        self.with(|backend| backend.open(partition))
+    fn peek(&self, partition: &StorePartition, key: &[u8]) -> Result<Peeked> {
+        // While it is opened again the lock is held for long.
+        match self.current.try_read() {
+            Ok(current) => match &*current {
+                Ok(backend) => backend.peek(partition, key),
+                Err(_) => Ok(Peeked::NotAtHand),
+            },
+            Err(_) => Ok(Peeked::NotAtHand),
+        }
     }
 
-    fn positions(&self, partition: &StorePartition) -> Result<Option<Positions>> {
-        self.with(|backend| backend.positions(partition))
-    }
-
-    fn get(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.with(|backend| backend.get(partition, key))
-    }
-
-    fn multi_get(&self, partition: &StorePartition, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
-        self.with(|backend| backend.multi_get(partition, keys, found))
-    }
-
-    fn write(&self, set: &WriteSet) -> Result<()> {
-        self.with(|backend| backend.write(set))
-    }
-
-    fn load(&self, set: &WriteSet) -> Result<()> {
-        self.with(|backend| backend.load(set))
-    }
-
-    fn drop_partition(&self, partition: &StorePartition) -> Result<()> {
-        self.with(|backend| backend.drop_partition(partition))
-    }
-
-    fn scan(
-        &self,
-        partition: &StorePartition,
-        after: Option<&[u8]>,
-        limit: usize,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<()> {
-        self.with(|backend| backend.scan(partition, after, limit, each))
-    }
-
-    fn partitions(&self) -> Result<Vec<StorePartition>> {
-        self.with(Backend::partitions)
-    }
-
-    fn size(&self, partition: &StorePartition) -> Result<Size> {
-        self.with(|backend| backend.size(partition))
-    }
-
-    fn compact(&self, partition: &StorePartition) -> Result<()> {
-        self.with(|backend| backend.compact(partition))
-    }
+    crate::pass_on!(
+        with: open, positions, get_from, multi_get, write, load, drop_partition, scan, partitions, size, compact, evict_staged
+    );
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rocksdb::{
-    BoundColumnFamily, ColumnFamilyDescriptor, DB, DBWithThreadMode, ErrorKind, MultiThreaded, ReadOptions, WriteBatch,
+    BoundColumnFamily, ColumnFamilyDescriptor, DB, DBWithThreadMode, ErrorKind, MultiThreaded, ReadOptions, ReadTier, WriteBatch,
     WriteOptions,
 };
 
@@ -40,7 +40,7 @@ pub use inspect::{keys, positions};
 pub use options::RocksOptions;
 use options::Tuning;
 
-use crate::backend::{Backend, BackendError, Positions, Result, Size, StorePartition, WriteSet};
+use crate::backend::{Backend, BackendError, Peeked, Positions, Result, Size, StorePartition, WriteSet};
 use crate::codec;
 
 type Db = DBWithThreadMode<MultiThreaded>;
@@ -138,6 +138,18 @@ impl RocksBackend {
         self.db.cf_handle(&partition.to_string()).ok_or_else(|| BackendError::Unusable(format!("{partition} was not opened")))
     }
 
+    fn read(
+        &self,
+        partition: &StorePartition,
+        key: &[u8],
+        options: &ReadOptions,
+    ) -> Result<std::result::Result<Option<Vec<u8>>, rocksdb::Error>> {
+        let family = self.family(partition)?;
+        let mut on_disk = Vec::with_capacity(HASH_BYTES + key.len());
+        disk_key(hash(key), key, &mut on_disk);
+        Ok(self.db.get_cf_opt(&family, on_disk, options))
+    }
+
     /// Positions that cannot be read are damage to their partition: without them it cannot be caught up.
     fn positions_of(&self, partition: &StorePartition) -> Result<Option<Positions>> {
         let bytes = self.db.get(partition.to_string()).map_err(|error| self.misread(partition, &error))?;
@@ -217,11 +229,19 @@ impl Backend for RocksBackend {
         self.positions_of(partition)
     }
 
-    fn get(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let family = self.family(partition)?;
-        let mut on_disk = Vec::with_capacity(HASH_BYTES + key.len());
-        disk_key(hash(key), key, &mut on_disk);
-        self.db.get_cf(&family, on_disk).map_err(|error| self.misread(partition, &error))
+    fn get_from(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<(Vec<u8>, Option<&'static str>)>> {
+        let value = self.read(partition, key, &ReadOptions::default())?.map_err(|error| self.misread(partition, &error))?;
+        Ok(value.map(|value| (value, None)))
+    }
+
+    fn peek(&self, partition: &StorePartition, key: &[u8]) -> Result<Peeked> {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::BlockCache);
+        match self.read(partition, key, &options)? {
+            Ok(value) => Ok(Peeked::Here(value)),
+            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Peeked::NotAtHand),
+            Err(error) => Err(self.misread(partition, &error)),
+        }
     }
 
     fn multi_get(&self, partition: &StorePartition, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
@@ -337,6 +357,15 @@ impl Backend for RocksBackend {
         self.db.flush_cf(&family).map_err(|error| self.failed(&error))?;
         self.db.compact_range_cf(&family, None::<&[u8]>, None::<&[u8]>);
         Ok(())
+    }
+
+    /// Opening it anew takes another value: [`crate::reopening`].
+    fn revive(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn evict_staged(&self, _: &StorePartition) -> Result<u64> {
+        Ok(0)
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::backend::{Backend, BackendError, Positions, Result, Size, StorePartition, WriteSet};
+use crate::backend::{Backend, BackendError, Peeked, Result, StorePartition, WriteSet};
 use crate::tier::{Lookup, Tier, Unreachable};
 
 /// The first byte of a stub. Kept values begin with [`crate::codec::VERSION`], so no value of any store is taken for a stub.
@@ -174,6 +174,10 @@ impl Tiered {
         self.lock().contains_key(partition)
     }
 
+    fn below<R>(&self, call: impl FnOnce(&dyn Backend) -> Result<R>) -> Result<R> {
+        call(&*self.inner)
+    }
+
     // Each change is one insert or remove: a thread that panicked left whole entries behind.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<StorePartition, Staged>> {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner)
@@ -204,22 +208,21 @@ impl Tiered {
 }
 
 impl Backend for Tiered {
-    fn open(&self, partition: &StorePartition) -> Result<Option<Positions>> {
-        self.inner.open(partition)
-    }
-
-    fn positions(&self, partition: &StorePartition) -> Result<Option<Positions>> {
-        self.inner.positions(partition)
-    }
-
-    fn get(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(self.get_from(partition, key)?.map(|(value, _)| value))
-    }
+    crate::pass_on!(
+        below: open, positions, write, load, revive, drop_partition, scan, partitions, size, compact
+    );
 
     fn get_from(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<(Vec<u8>, Option<&'static str>)>> {
         let Some(value) = self.inner.get(partition, key)? else { return Ok(None) };
         let Some(stub) = Stub::decode(&value) else { return Ok(Some((value, None))) };
         Ok(self.bring(partition, &[(key, stub)])?.pop().map(|Recalled { value, from }| (value, Some(from))))
+    }
+
+    fn peek(&self, partition: &StorePartition, key: &[u8]) -> Result<Peeked> {
+        Ok(match self.inner.peek(partition, key)? {
+            Peeked::Here(Some(value)) if Stub::decode(&value).is_some() => Peeked::NotAtHand,
+            peeked => peeked,
+        })
     }
 
     fn multi_get(&self, partition: &StorePartition, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
@@ -236,44 +239,6 @@ impl Backend for Tiered {
             found(*at, Some(&back.value));
         }
         Ok(())
-    }
-
-    fn write(&self, set: &WriteSet) -> Result<()> {
-        self.inner.write(set)
-    }
-
-    fn load(&self, set: &WriteSet) -> Result<()> {
-        self.inner.load(set)
-    }
-
-    fn revive(&self) -> Result<()> {
-        self.inner.revive()
-    }
-
-    fn drop_partition(&self, partition: &StorePartition) -> Result<()> {
-        self.inner.drop_partition(partition)
-    }
-
-    fn scan(
-        &self,
-        partition: &StorePartition,
-        after: Option<&[u8]>,
-        limit: usize,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<()> {
-        self.inner.scan(partition, after, limit, each)
-    }
-
-    fn partitions(&self) -> Result<Vec<StorePartition>> {
-        self.inner.partitions()
-    }
-
-    fn size(&self, partition: &StorePartition) -> Result<Size> {
-        self.inner.size(partition)
-    }
-
-    fn compact(&self, partition: &StorePartition) -> Result<()> {
-        self.inner.compact(partition)
     }
 
     fn evict_staged(&self, partition: &StorePartition) -> Result<u64> {

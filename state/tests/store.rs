@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
-use state::backend::{Backend, BackendError, Positions, Result, Size, StorePartition, WriteSet};
+use state::backend::{Backend, BackendError, Result, StorePartition, WriteSet};
 use state::memory::MemoryBackend;
 use state::store::{AnyStore, Mark, Marks, Store, StoreOptions, decode_kept, decode_marks, encode_kept};
 
@@ -28,6 +28,10 @@ impl Counting {
         Arc::new(Self { inner, asked: AtomicU64::new(0), calls: AtomicU64::new(0) })
     }
 
+    fn inner<R>(&self, call: impl FnOnce(&MemoryBackend) -> Result<R>) -> Result<R> {
+        call(&self.inner)
+    }
+
     fn put(&self, key: &[u8], bytes: &[u8]) {
         let mut set = WriteSet::default();
         set.begin(partition());
@@ -37,48 +41,14 @@ impl Counting {
 }
 
 impl Backend for Counting {
-    fn open(&self, partition: &StorePartition) -> Result<Option<Positions>> {
-        self.inner.open(partition)
-    }
-
-    fn positions(&self, partition: &StorePartition) -> Result<Option<Positions>> {
-        self.inner.positions(partition)
-    }
-
-    fn get(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.inner.get(partition, key)
-    }
+    state::pass_on!(
+        inner: open, positions, get_from, peek, write, load, revive, drop_partition, scan, partitions, size, compact, evict_staged
+    );
 
     fn multi_get(&self, partition: &StorePartition, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
         self.asked.fetch_add(keys.len() as u64, Ordering::Relaxed);
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.inner.multi_get(partition, keys, found)
-    }
-
-    fn write(&self, set: &WriteSet) -> Result<()> {
-        self.inner.write(set)
-    }
-
-    fn drop_partition(&self, partition: &StorePartition) -> Result<()> {
-        self.inner.drop_partition(partition)
-    }
-
-    fn scan(
-        &self,
-        partition: &StorePartition,
-        after: Option<&[u8]>,
-        limit: usize,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<()> {
-        self.inner.scan(partition, after, limit, each)
-    }
-
-    fn partitions(&self) -> Result<Vec<StorePartition>> {
-        self.inner.partitions()
-    }
-
-    fn size(&self, partition: &StorePartition) -> Result<Size> {
-        self.inner.size(partition)
     }
 }
 

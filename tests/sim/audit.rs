@@ -8,6 +8,7 @@ use mangrove::scoring::{FxTable, ScoringParams, TopicNames, UserProfile, scoring
 use state::backend::{Backend, StorePartition, WriteSet};
 use state::memory::MemoryBackend;
 use state::store::{Marks, decode_kept, encode_kept};
+use state::tiered::Stub;
 use topology::broker::{Broker as _, Cleanup, Publisher as _, TopicSpec};
 use topology::driver::DriverOptions;
 use topology::record::{Header, Outgoing, TopicId, TopicPartition};
@@ -271,6 +272,49 @@ fn a_byte_changed_in_a_store_is_named_and_a_store_that_is_behind_is_not() {
     assert_eq!((found.user.as_deref(), found.left.as_str()), (Some("user-9"), "none"));
     write(Some(&good));
     assert!(verify().same());
+}
+
+/// Users who left this machine are compared by what their stubs say of the value that went.
+#[test]
+fn a_stub_is_compared_and_one_of_another_value_is_named() {
+    let world = busy(1);
+    let audit = audit_of(&world.driver.sim);
+    let backend = MemoryBackend::new();
+    let store = StorePartition { store: "profiles".into(), partition: 0 };
+    audit.refill(0, &backend, 0, &mut |_, _, _| {}).unwrap();
+    let verify = || audit.verify(0, Ok(&backend), &Naming::Id, &mut |_, _, _| {}).unwrap();
+    let full = verify();
+    let mut everyone = Vec::new();
+    let mut see = |key: &[u8], value: &[u8]| {
+        everyone.push((key.to_vec(), value.to_vec()));
+        true
+    };
+    backend.scan(&store, None, usize::MAX, &mut see).unwrap();
+    let write = |key: &[u8], value: &[u8]| {
+        let mut set = WriteSet::default();
+        set.begin(store.clone());
+        set.change(key, Some(value));
+        backend.write(&set).unwrap();
+    };
+    for (key, value) in &everyone {
+        write(key, &Stub::of(value).encode());
+    }
+    let stubs = verify();
+    assert!(stubs.same() && full.same(), "{:?}", stubs.differences);
+    assert_eq!((stubs.store.compared, stubs.store.differ), (full.store.compared, 0), "each stub is compared");
+    let (key, value) = everyone.iter().find(|(key, _)| key == b"user-9").unwrap();
+    let mut other = value.clone();
+    *other.last_mut().unwrap() ^= 1;
+    write(key, &Stub::of(&other).encode());
+    let mut report = verify();
+    assert_eq!((report.same(), report.store.differ), (false, 1));
+    let found = report.differences.remove(0);
+    assert_eq!((found.between, found.user.as_deref()), ("store and changelog", Some("user-9")));
+    assert_eq!((&*found.left, &*found.right), ("an evicted value", "another value"));
+    write(key, &Stub::of(value).encode());
+    write(b"nobody", &Stub::of(value).encode());
+    let found = verify().differences.remove(0);
+    assert_eq!((found.user.as_deref(), &*found.right), (Some("nobody"), "no such user"));
 }
 
 #[test]

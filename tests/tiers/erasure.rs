@@ -1,8 +1,14 @@
 //! Erasures: what Redis and Postgres hold of a user goes, does not come back, and the receipt says so as the servers do.
 
+use std::time::Duration;
+
+use mangrove::tiers::{Cold, ColdOptions, Erasure, Part, VerdictRow, Writer};
 use serde_json::{Value, json};
+use state::tier::{Applied, Batch};
+use tokio::task::JoinHandle;
 
 use crate::place;
+use crate::schema::{TODAY_MS, verdict};
 use crate::servers::Server;
 use crate::site::Site;
 use crate::stage::{Stage, until};
@@ -143,4 +149,72 @@ fn a_server_that_does_not_answer_has_not_deleted() {
     found(&site, &at, "redis", "deleted");
     found(&site, &at, "postgres", "deleted");
     assert_eq!(rows(&stage, USER), [0, 0, 0]);
+}
+
+/// One record of a topic's partition.
+fn batch(topic: &str, partition: u32) -> Batch<'_> {
+    Batch { topic, partition, generation: 1, from: 0, to: 1, first: true, changes: Vec::new() }
+}
+
+async fn write_verdicts(mut writer: Writer, partition: u32, values: Vec<Vec<u8>>) -> Vec<Applied> {
+    let verdicts = values.iter().map(|value| VerdictRow::decode(value).expect("a verdict")).collect();
+    writer.apply(&[Part { verdicts, ..Part::new(batch("verdicts", partition)) }], TODAY_MS).await.unwrap().applied
+}
+
+async fn write_erasure(mut writer: Writer, user: &str, after: u64) -> Vec<Applied> {
+    let value = json!({"after": after, "kind": "erase"}).to_string();
+    let erasure =
+        Erasure::decode("transactions", Some(user.as_bytes()), value.as_bytes(), TODAY_MS).unwrap().expect("an erasure");
+    writer.apply(&[Part { erasures: vec![erasure], ..Part::new(batch("decisions", 0)) }], TODAY_MS).await.unwrap().applied
+}
+
+/// Two processes on one Postgres: one is in the middle of writing verdicts of the user while the other one is erasing. Whoever is first is held
+/// between its rows and its commit, until the other one waits for it, or has not waited: then what neither saw of the other would stay.
+#[tokio::test]
+async fn verdicts_on_their_way_in_do_not_outlive_the_erasure() {
+    let Some(url) = place::postgres("verdicts_on_their_way_in_do_not_outlive_the_erasure") else { return };
+    for (held_after, verdicts_first) in [("INSERT", true), ("DELETE", false)] {
+        let application = place::application();
+        let cold = || Cold::open(&url, &application, &ColdOptions::default()).unwrap();
+        let writer = || Writer::new(cold(), 90);
+        // The schema and the day are there: nobody waits for them to be made.
+        assert_eq!(write_verdicts(writer(), 1, vec![verdict(5, TODAY_MS)]).await, [Applied::Taken]);
+        let door = cold().get().await.unwrap();
+        let hold = format!(
+            "CREATE FUNCTION at_the_door() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM pg_advisory_xact_lock_shared('verdicts'::regclass::oid::bigint); RETURN NULL; END $$;
+             CREATE TRIGGER door AFTER {held_after} ON verdicts FOR EACH STATEMENT EXECUTE FUNCTION at_the_door();
+             SELECT pg_advisory_lock('verdicts'::regclass::oid::bigint)"
+        );
+        door.batch_execute(&hold).await.unwrap();
+        let waits = async |of: &str| {
+            let ask = format!(
+                "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = '{of}'::regclass::oid
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+            );
+            door.query_one(&ask, &[]).await.unwrap().get::<_, bool>(0)
+        };
+        // Of the user's verdicts one is of before the erasure, and one of a new life.
+        let verdicts = || tokio::spawn(write_verdicts(writer(), 0, vec![verdict(4, TODAY_MS), verdict(4 + 997, TODAY_MS)]));
+        let erasure = || tokio::spawn(write_erasure(writer(), "user 4", 100));
+        let first: JoinHandle<_> = if verdicts_first { verdicts() } else { erasure() };
+        patiently("the first is held before its commit", async || waits("verdicts").await).await;
+        let second = if verdicts_first { erasure() } else { verdicts() };
+        patiently("the second waits or is done", async || second.is_finished() || waits("erasures").await).await;
+        door.batch_execute("SELECT pg_advisory_unlock('verdicts'::regclass::oid::bigint)").await.unwrap();
+        assert_eq!((first.await.unwrap(), second.await.unwrap()), (vec![Applied::Taken], vec![Applied::Taken]));
+        let rows = door.query("SELECT id FROM verdicts ORDER BY id", &[]).await.unwrap();
+        let ids: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        assert_eq!(ids, ["transactions:1:1001", "transactions:1:5"], "held after its {held_after}");
+    }
+}
+
+/// Looks until it is so.
+async fn patiently(what: &str, mut look: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !look().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), looking).await.unwrap_or_else(|_| panic!("not within a minute: {what}"));
 }

@@ -9,6 +9,7 @@ use topology::record::{Outgoing, TopicId, TopicPartition};
 
 use crate::rival::config;
 use crate::servers::Server;
+use crate::site::Site;
 use crate::stage::{PARTITIONS, Stage, until};
 
 const VERDICTS: u64 = 300_000;
@@ -106,4 +107,53 @@ fn figure_profiles_into_redis() {
     until("every profile is written", || (status.tier("redis").view().written >= PROFILES + before).then_some(()));
     report("profiles into redis", PROFILES + before, begun, &format!(r#","value_bytes":{bytes}"#));
     projection.tell();
+}
+
+/// How long `GET /v1/quality` takes, and what it holds, with so many verdicts of which one in ten is labelled.
+#[test]
+#[ignore = "a measurement"]
+fn figure_quality_of_a_million_verdicts() {
+    let count: u64 = std::env::var("VERDICTS").map_or(1_000_000, |verdicts| verdicts.parse().unwrap());
+    let stage = samples();
+    let verdicts = stage.topic("verdicts");
+    let sample: serde_json::Value = serde_json::from_slice(stage.records(verdicts)[3_999].3.as_ref().unwrap()).unwrap();
+    let id = |number: u64| format!("transactions:{}:{}", number % 4, 1_000_000 + number);
+    let user = |number: u64| format!("user {:07}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44);
+    let now_ms = u64::try_from(mangrove::clock::now_ms()).unwrap();
+    fill(&stage, verdicts, count, |number| {
+        let mut verdict = sample.clone();
+        verdict["id"] = id(number).into();
+        verdict["user_id"] = user(number).into();
+        verdict["tx_id"] = format!("9f7c2a51-{number:012x}").into();
+        verdict["model_id"] = "0123456789abcdef".into();
+        verdict["score"] = ((number % 1_000) as f64 / 1_000.0).into();
+        verdict["event_time"] = (now_ms - 20 * 86_400_000 + number).into();
+        (user(number), serde_json::to_vec(&verdict).unwrap())
+    });
+    let labels = count / 10;
+    fill(&stage, stage.topic("labels"), labels, |number| {
+        let (number, label) = (number * 10, if number % 7 == 0 { "fraud" } else { "legitimate" });
+        let label = serde_json::json!({"verdict_id": id(number), "user_id": user(number), "label": label, "at": now_ms});
+        (user(number), serde_json::to_vec(&label).unwrap())
+    });
+    let site = Site::of(stage.api());
+    // From here on the peak counts anew.
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = memory("VmRSS");
+    let (begun, mut asked) = (Instant::now(), 0);
+    let quality = until("figures", || {
+        asked += 1;
+        let got = site.ask("/v1/quality?days=30", "");
+        (got.status == 200).then(|| serde_json::from_str::<serde_json::Value>(&got.body).unwrap())
+    });
+    assert_eq!((quality["verdicts"].as_u64(), quality["labelled"].as_u64()), (Some(count), Some(labels)));
+    let held = (memory("VmHWM") - before) as f64 * 1024.0 / labels as f64;
+    report("quality", count, begun, &format!(r#","labels":{labels},"asked":{asked},"bytes_held_by_label":{held:.0}"#));
+}
+
+/// Of this process, in KiB.
+fn memory(line: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':')?.trim().strip_suffix(" kB"));
+    found.unwrap().trim().parse().unwrap()
 }

@@ -14,6 +14,7 @@ mod erasure;
 mod eviction;
 mod figures;
 mod history;
+mod leaving;
 mod place;
 mod program;
 mod projection;

@@ -54,10 +54,10 @@ async fn applications_of_one_database_are_apart() {
 
 const DAY_MS: i64 = 24 * 3_600_000;
 /// 2026-11-23.
-const TODAY_MS: i64 = 20_780 * DAY_MS;
+pub const TODAY_MS: i64 = 20_780 * DAY_MS;
 
-/// A verdict as the topic has it.
-fn verdict(number: u64, event_time: i64) -> Vec<u8> {
+/// A verdict as the topic has it: of user `number % 997`, under the offset `number`.
+pub fn verdict(number: u64, event_time: i64) -> Vec<u8> {
     let score = (number % 100) as f64 / 100.0;
     let (anomaly, severity) = if score >= 0.97 { (true, "HIGH") } else { (false, "NONE") };
     let verdict = serde_json::json!({

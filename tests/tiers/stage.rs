@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use topology::broker::{Broker as _, Publisher as _, Reader as _};
 use topology::decision::Decision;
 use topology::partitioner::partition_of;
-use topology::record::{Fetched, Outgoing, TopicId, TopicPartition};
+use topology::record::{Fetched, Outgoing, Record, TopicId, TopicPartition};
 
 use crate::place;
 
@@ -251,8 +251,17 @@ impl Stage {
 
     /// All committed records of a topic: partition, offset, key, value.
     pub fn records(&self, topic: TopicId) -> Vec<Seen> {
-        let mut reader = self.broker.reader().unwrap();
         let mut records = Vec::new();
+        self.each(topic, |partition, record| {
+            let key = record.key.unwrap_or_default().to_vec();
+            records.push((partition, record.offset, key, record.value.map(<[u8]>::to_vec)));
+        });
+        records
+    }
+
+    /// Shows all committed records of a topic, partition by partition.
+    pub fn each(&self, topic: TopicId, mut show: impl FnMut(u32, Record<'_>)) {
+        let mut reader = self.broker.reader().unwrap();
         let mut fetched = Fetched::default();
         for partition in 0..PARTITIONS {
             let at = TopicPartition { topic, partition };
@@ -261,14 +270,10 @@ impl Stage {
             while reader.position(at).is_none_or(|position| position < bounds.end) {
                 fetched.clear(0);
                 reader.poll(&mut fetched, 1_000, Duration::from_millis(10)).unwrap();
-                let record = |r: topology::record::Record<'_>| {
-                    (partition, r.offset, r.key.unwrap_or_default().to_vec(), r.value.map(<[u8]>::to_vec))
-                };
-                records.extend(fetched.iter().map(record));
+                fetched.iter().for_each(|record| show(partition, record));
             }
             reader.unassign(at).unwrap();
         }
-        records
     }
 
     /// Whether every payment has its verdict.

@@ -158,6 +158,46 @@ fn an_erasure_ends_the_users_snooze() {
     assert_eq!(found(&world, "test-snoozes"), "present", "somebody did it again");
 }
 
+/// Nobody asked over HTTP: somebody wrote the order straight to `commands`.
+#[test]
+fn an_erasure_that_came_by_the_topic_ends_the_users_snooze_as_well() {
+    let mut world = World::running(ScoringParams::default());
+    pay(&mut world, "ann", 1);
+    let snooze = |world: &World, what: &str, name: &str| {
+        let body = json!({what: name, "reason": "on holiday", "hours": 5}).to_string();
+        assert_eq!(world.client().post("/v1/snoozes", body.as_bytes()).status, 201);
+    };
+    let left = |world: &World| -> Vec<String> {
+        let left = world.get("/v1/snoozes").json();
+        left["snoozes"].as_array().expect("a list").iter().map(|snooze| text(&snooze["id"]).to_owned()).collect()
+    };
+    for (what, name) in [("user_id", "ann"), ("user_id", "bob"), ("merchant", "ann")] {
+        snooze(&world, what, name);
+    }
+    let mut erasures = world.erasures();
+    for command in [json!({"kind": "erase", "user_id": "ann"}), json!({"kind": "reset", "user_id": "bob"})] {
+        world.command(&command);
+    }
+    world.run();
+    assert_eq!(left(&world), ["merchant:ann", "user:ann", "user:bob"], "the order alone says nothing to who keeps the snoozes");
+    world.follow(&mut erasures);
+    assert_eq!(left(&world), ["merchant:ann", "user:bob"]);
+    // Who is snoozed afterwards stays so, also where an instance starts and looks at what was decided before.
+    world.clock.advance(1);
+    snooze(&world, "user_id", "ann");
+    world.follow(&mut erasures);
+    let mut started_later = world.erasures();
+    world.follow(&mut started_later);
+    assert_eq!(left(&world), ["merchant:ann", "user:ann", "user:bob"]);
+    // What nobody followed while it happened is ended by who starts next.
+    world.clock.advance(1);
+    world.command(&json!({"kind": "erase", "user_id": "bob"}));
+    world.run();
+    let mut started_next = world.erasures();
+    world.follow(&mut started_next);
+    assert_eq!(left(&world), ["merchant:ann", "user:ann"]);
+}
+
 #[test]
 fn the_receipt_says_whether_a_message_names_the_user() {
     let mut world = World::running(ScoringParams::default());

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use models::{Model, TrainParams, Verdict};
-use state::backend::{Backend, Positions, Result, Size, StorePartition, WriteSet};
+use state::backend::{Backend, Peeked, Positions, Result, StorePartition, WriteSet};
 use state::memory::MemoryBackend;
 use state::store::decode_kept;
 use tokio::net::TcpListener;
@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use topology::broker::{Broker, Cleanup, MemberConfig, Publisher, TopicSpec};
-use topology::clock::MockClock;
+use topology::clock::{Clock as _, MockClock};
 use topology::driver::SimClock;
 use topology::metrics::Metrics;
 use topology::partitioner::partition_of;
@@ -41,7 +41,7 @@ use crate::redrive::{Desk, Places};
 use crate::registry::{Artifacts, Registry};
 use crate::retraining::Retraining;
 use crate::scoring::{ModelSlot, ScoringParams, TopicNames, UserProfile, scoring_topology};
-use crate::snoozes::Snoozes;
+use crate::snoozes::{Erasures, Snoozes};
 use crate::tls::Tls;
 use crate::training::Span;
 use crate::training::jobs::{Jobs, Order, Promotion, Source};
@@ -78,51 +78,38 @@ impl Moody {
         self.mood.store(mood as u8, Ordering::SeqCst);
     }
 
+    fn inner<R>(&self, call: impl FnOnce(&MemoryBackend) -> Result<R>) -> Result<R> {
+        call(&self.inner)
+    }
+
     fn is(&self, mood: Mood) -> bool {
         self.mood.load(Ordering::SeqCst) == mood as u8
     }
 }
 
 impl Backend for Moody {
-    fn open(&self, partition: &StorePartition) -> Result<Option<Positions>> {
-        self.inner.open(partition)
-    }
+    state::pass_on!(
+        inner: open, multi_get, write, load, revive, drop_partition, scan, partitions, size, compact, evict_staged
+    );
+
     fn positions(&self, partition: &StorePartition) -> Result<Option<Positions>> {
         if self.is(Mood::Emptied) { Ok(None) } else { self.inner.positions(partition) }
     }
-    fn get(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<Vec<u8>>> {
+
+    fn get_from(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<(Vec<u8>, Option<&'static str>)>> {
         assert!(!self.is(Mood::Panicking), "as the test asked");
         if self.is(Mood::Failing) {
             return Err(state::backend::BackendError::Unusable("secret path /var/x".into()));
         }
         if self.is(Mood::Damaged) {
-            return Ok(Some(b"\x01nonsense".to_vec()));
+            return Ok(Some((b"\x01nonsense".to_vec(), None)));
         }
-        if self.is(Mood::Emptied) { Ok(None) } else { self.inner.get(partition, key) }
+        if self.is(Mood::Emptied) { Ok(None) } else { self.inner.get_from(partition, key) }
     }
-    fn multi_get(&self, of: &StorePartition, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
-        self.inner.multi_get(of, keys, found)
-    }
-    fn write(&self, set: &WriteSet) -> Result<()> {
-        self.inner.write(set)
-    }
-    fn drop_partition(&self, partition: &StorePartition) -> Result<()> {
-        self.inner.drop_partition(partition)
-    }
-    fn scan(
-        &self,
-        of: &StorePartition,
-        after: Option<&[u8]>,
-        limit: usize,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<()> {
-        self.inner.scan(of, after, limit, each)
-    }
-    fn partitions(&self) -> Result<Vec<StorePartition>> {
-        self.inner.partitions()
-    }
-    fn size(&self, partition: &StorePartition) -> Result<Size> {
-        self.inner.size(partition)
+
+    /// What is well is at hand.
+    fn peek(&self, partition: &StorePartition, key: &[u8]) -> Result<Peeked> {
+        if self.is(Mood::Well) { self.inner.peek(partition, key) } else { Ok(Peeked::NotAtHand) }
     }
 }
 
@@ -139,6 +126,7 @@ pub(super) struct World {
     pub(super) store: Arc<Moody>,
     pub(super) tasks: Arc<Tasks>,
     pub(super) clock: MockClock,
+    snoozes: Snoozes,
     sim: SimBroker,
     publisher: SimPublisher,
     worker: Worker<SimBroker>,
@@ -282,6 +270,17 @@ impl World {
         self.publisher.flush().expect("durable");
     }
 
+    /// Who follows erasures, as an instance begins it.
+    pub(super) fn erasures(&self) -> Erasures<SimBroker> {
+        let partitions = vec![PARTITIONS; self.topology.topics().iter().count()];
+        Erasures::new(&Arc::new(self.sim.clone()), &self.topology, &partitions)
+    }
+
+    /// Follows what is there: what one look writes, the next one reads.
+    pub(super) fn follow(&self, erasures: &mut Erasures<SimBroker>) {
+        (0..2).for_each(|_| self.snoozes.follow(erasures, Duration::ZERO).expect("the broker answers"));
+    }
+
     /// The committed records of a topic: key and value.
     pub(super) fn read(&self, topic: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
         let topic = self.topology.topics().find(topic).expect("a topic");
@@ -349,7 +348,7 @@ impl World {
             jobs: jobs.clone(),
             retraining,
             labels,
-            snoozes,
+            snoozes: snoozes.clone(),
             notifications: Some(notifications.clone()),
             params,
             load: Arc::default(),
@@ -377,6 +376,7 @@ impl World {
             store,
             tasks: Arc::clone(&parts.tasks),
             clock,
+            snoozes,
             publisher: sim.publisher().expect("a publisher"),
             worker: Worker::new(Arc::new(sim.clone()), parts, config(&topology)),
             sim,
@@ -405,7 +405,18 @@ impl World {
 
     /// Writes a payment into the stream.
     pub(super) fn pay(&mut self, user: &str, json: &str, at_ms: i64) {
-        let topic = self.topology.topics().find("transactions").expect("the input");
+        self.write_of("transactions", user, json, at_ms);
+    }
+
+    /// Writes a command, as anyone may who can write to the topic.
+    pub(super) fn command(&mut self, command: &serde_json::Value) {
+        let user = command["user_id"].as_str().expect("a text");
+        self.write_of("commands", user, &command.to_string(), self.clock.now_ms());
+    }
+
+    /// Writes to the user's partition of a topic.
+    fn write_of(&mut self, topic: &str, user: &str, json: &str, at_ms: i64) {
+        let topic = self.topology.topics().find(topic).expect("a topic");
         let to = TopicPartition { topic, partition: partition_of(user.as_bytes(), PARTITIONS) };
         let record = Outgoing { to, key: Some(user.as_bytes()), value: Some(json.as_bytes()), timestamp: at_ms, headers: &[] };
         self.publisher.send(&record).expect("taken");

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use state::backend::{Backend, BackendError, Positions, Result, Size, StorePartition, WriteSet};
+use state::backend::{Backend, BackendError, Peeked, Positions, Result, Size, StorePartition, WriteSet};
 use state::memory::MemoryBackend;
 
 use super::steps::Step;
@@ -193,8 +193,12 @@ impl Backend for Disk {
         self.platter().live.positions(partition)
     }
 
-    fn get(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.read(partition)?.get(partition, key)
+    fn get_from(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<(Vec<u8>, Option<&'static str>)>> {
+        self.read(partition)?.get_from(partition, key)
+    }
+
+    fn peek(&self, partition: &StorePartition, key: &[u8]) -> Result<Peeked> {
+        self.read(partition)?.peek(partition, key)
     }
 
     fn multi_get(&self, partition: &StorePartition, keys: &[&[u8]], found: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
@@ -235,6 +239,18 @@ impl Backend for Disk {
 
     fn size(&self, partition: &StorePartition) -> Result<Size> {
         self.platter().live.size(partition)
+    }
+
+    fn revive(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn compact(&self, partition: &StorePartition) -> Result<()> {
+        self.platter().live.compact(partition)
+    }
+
+    fn evict_staged(&self, _: &StorePartition) -> Result<u64> {
+        Ok(0)
     }
 }
 

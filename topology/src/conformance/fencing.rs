@@ -10,8 +10,10 @@ use crate::record::TopicPartition;
 
 pub(super) fn cases<H: Harness>() -> Vec<Case<H>> {
     vec![
-        Case::new("a_newer_producer_fences_a_zombie", a_newer_producer_fences_a_zombie),
-        Case::new("a_successor_ends_a_crashed_producers_transaction", a_successor_ends_a_crashed_producers_transaction),
+        Case::new("a_newer_producer_fences_a_zombie", |harness| fences_a_zombie(harness, false)),
+        Case::new("one_prepared_for_another_identity_fences_all_the_same", |harness| fences_a_zombie(harness, true)),
+        Case::new("a_successor_ends_a_crashed_producers_transaction", |harness| ends_what_crashed(harness, false)),
+        Case::new("a_prepared_successor_ends_a_crashed_producers_transaction", |harness| ends_what_crashed(harness, true)),
         Case::new("anyone_can_end_what_a_dead_owner_left_open", anyone_can_end_what_a_dead_owner_left_open),
         Case::needing("a_hung_transaction_times_out", &[Capability::TransactionTimeout], a_hung_transaction_times_out),
         Case::needing("a_late_commit_ends_no_other_transaction", &[Capability::LoseEnd], a_late_commit_ends_no_other_transaction),
@@ -38,7 +40,8 @@ fn commit_refused<H: Harness>(
     })
 }
 
-fn a_newer_producer_fences_a_zombie<H: Harness>(harness: &mut H) {
+/// `prepared`: the newer one was prepared under another transactional id than the one that it joins with.
+fn fences_a_zombie<H: Harness>(harness: &mut H, prepared: bool) {
     let stage = Stage::new(harness, 1);
     let (input, out) = (at(INPUT, 0), at(OUTPUT, 0));
     let mut zombie = stage.join_alone(harness, "a", 1);
@@ -49,6 +52,9 @@ fn a_newer_producer_fences_a_zombie<H: Harness>(harness: &mut H) {
         written(harness, &mut zombie, out, 3);
     }
     let mut config = stage.config("b", true);
+    if prepared {
+        stage.broker.prepare(&config);
+    }
     config.transactional_id = stage.config("a", true).transactional_id;
     let mut newer = stage.join_as(harness, &config);
     let error = commit_refused(harness, "a commit of a fenced producer", &mut zombie, &[(input, 9)]);
@@ -64,7 +70,8 @@ fn a_newer_producer_fences_a_zombie<H: Harness>(harness: &mut H) {
     assert_eq!(committed(harness, &mut newer, input), None, "the zombie's offsets went with its transaction");
 }
 
-fn a_successor_ends_a_crashed_producers_transaction<H: Harness>(harness: &mut H) {
+/// `prepared`: the successor was prepared before it joins.
+fn ends_what_crashed<H: Harness>(harness: &mut H, prepared: bool) {
     let stage = Stage::new(harness, 1);
     let out = at(OUTPUT, 0);
     let mut crashed = stage.join_alone(harness, "a", 1);
@@ -77,6 +84,9 @@ fn a_successor_ends_a_crashed_producers_transaction<H: Harness>(harness: &mut H)
     stage.publish(harness, out, &["after"]);
     let mut reader = stage.reader(harness);
     good("assign", reader.assign(out, 0));
+    if prepared {
+        stage.broker.prepare(&stage.config("a", true));
+    }
     let mut successor = stage.join(harness, "a");
     let mut seen = Vec::new();
     // Long before the transaction would time out.

@@ -1,8 +1,10 @@
 //! Who owns which partition: shares, hand-overs, restarts and departures.
 
-use super::stage::{INPUT, MemberOf, OUTPUT, Stage, at, commit, committed, good, listen, poll, record, take_all, texts, until};
+use super::stage::{
+    INPUT, MemberOf, OUTPUT, Stage, at, commit, committed, good, listen, poll, record, take_all, texts, transact, until,
+};
 use super::{Capability, Case, Harness};
-use crate::broker::{Event, Member};
+use crate::broker::{Broker, Event, Member};
 use crate::record::TopicPartition;
 
 pub(super) fn cases<H: Harness>() -> Vec<Case<H>> {
@@ -13,6 +15,7 @@ pub(super) fn cases<H: Harness>() -> Vec<Case<H>> {
         Case::new("one_that_left_for_a_while_gets_its_partitions_back", |harness| restarted(harness, true)),
         Case::new("leaving_for_good_hands_over", leaving_for_good_hands_over),
         Case::needing("a_crashed_members_partitions_go_to_others", &[Capability::SessionTimeout], crashed_for_good),
+        Case::new("preparing_changes_nothing_for_the_group", preparing_changes_nothing),
         Case::new("three_members_share_evenly_and_nothing_is_shared_twice", three_members_share),
     ]
 }
@@ -81,6 +84,31 @@ fn handed_over_after_the_acknowledgement<H: Harness>(harness: &mut H) {
         listen(harness, &mut second)
     });
     assert_eq!(assigned, Event::Assigned(given_up.clone()), "what was given up, and nothing else");
+}
+
+/// Nor is the group's work held up; who was prepared joins as any other does.
+fn preparing_changes_nothing<H: Harness>(harness: &mut H) {
+    let stage = Stage::new(harness, 4);
+    let out = at(OUTPUT, 0);
+    let mut first = stage.join(harness, "a");
+    let mut first_owns = take_all(harness, &mut first, 4);
+    good("begin", first.begin());
+    good("send", first.send(&record(out, "key", "while another one prepares")));
+    let config = stage.config("b", true);
+    stage.broker.prepare(&config);
+    for _ in 0..harness.polls_to_be_sure() {
+        assert_eq!(listen(harness, &mut first), None, "nobody has joined");
+    }
+    commit(harness, &mut first, &[(at(INPUT, 0), 7)]);
+    let mut second = stage.join_as(harness, &config);
+    let mut second_owns = Vec::new();
+    let members = &mut [(&mut first, &mut first_owns), (&mut second, &mut second_owns)];
+    rebalance(harness, "the prepared one gets its share", members, |owned| owned[0].len() == 2 && owned[1].len() == 2);
+    transact(harness, &mut second, out, &["of the prepared one"]);
+    transact(harness, &mut first, out, &["of the other one"]);
+    assert_eq!(committed(harness, &mut second, at(INPUT, 0)), Some(7));
+    let all = ["while another one prepares", "of the prepared one", "of the other one"];
+    assert_eq!(texts(&stage.read_all(harness, out)), all);
 }
 
 fn a_revoked_partition_is_committed_before_it_goes<H: Harness>(harness: &mut H) {
