@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use tracing::{info, warn};
 
 /// Where certificates are.
@@ -110,6 +112,73 @@ impl Tls {
 pub fn client(roots: RootCertStore) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
     Ok(builder.map_err(|why| TlsError(why.to_string()))?.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// A client that believes whoever has a certificate from these (PEM).
+///
+/// # Errors
+/// A file that holds none.
+pub fn client_of(authority: &Path) -> Result<ClientConfig, TlsError> {
+    client(roots(authority)?)
+}
+
+/// A client for the machine that the instance is on: whatever names its certificate has, the very one in its file is believed, and
+/// what comes from its authority. That one is renewed in the file seconds before it is shown.
+///
+/// # Errors
+/// Which file cannot be used, and why.
+pub fn own_client(certificate: &Path, authority: Option<&Path>) -> Result<ClientConfig, TlsError> {
+    let own = certificates(certificate)?.remove(0);
+    let known = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(authority.unwrap_or(certificate))?), provider());
+    let known = known.build().map_err(|why| TlsError(why.to_string()))?;
+    let mut client = client(RootCertStore::empty())?;
+    client.dangerous().set_certificate_verifier(Arc::new(Own { own, known }));
+    Ok(client)
+}
+
+/// Believes one certificate under any name, and what is known. That its owner has the key is checked as ever.
+#[derive(Debug)]
+struct Own {
+    own: CertificateDer<'static>,
+    known: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for Own {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if *shown == self.own {
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.known.verify_server_cert(shown, between, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        shown: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.known.verify_tls12_signature(message, shown, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        shown: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.known.verify_tls13_signature(message, shown, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.known.supported_verify_schemes()
+    }
 }
 
 fn changed(files: &TlsFiles) -> [Option<SystemTime>; 2] {

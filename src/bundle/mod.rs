@@ -17,6 +17,8 @@ use flate2::write::GzEncoder;
 
 pub use scrub::Scrub;
 
+use crate::ask::Desk;
+
 /// Log lines kept.
 const LOG_LINES: usize = 2_000;
 /// Bytes of a log file that are looked at.
@@ -47,11 +49,11 @@ impl Parts {
         self.add("log.txt", text);
     }
 
-    /// Adds what an instance at this address answers.
-    pub fn add_answers(&mut self, address: &str) {
+    /// Adds what an instance answers.
+    pub(crate) fn add_answers(&mut self, desk: &Desk) {
         for question in QUESTIONS {
-            let answer =
-                crate::ask::get(address, question, ANSWER).unwrap_or_else(|why| format!("no answer from {address}: {why}"));
+            let answer = desk.get(question, ANSWER);
+            let answer = answer.unwrap_or_else(|why| format!("no answer from {}: {why}", desk.url(question)));
             self.add(format!("http{}.txt", question.replace('/', "-")), answer);
         }
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Failure, Output, check};
+use crate::ask::Desk;
 use crate::bundle::{Parts, Scrub};
 use crate::config::Settings;
 
@@ -35,6 +36,10 @@ pub struct Args {
     /// Ask each part that the settings name whether it answers
     #[arg(long)]
     pub connect: bool,
+
+    /// Whom the instance's certificate comes from (PEM) [default: HTTP_TLS_CERT, as the instance has it; without one plain HTTP]
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
 }
 
 /// Writes the archive and tells what is in it.
@@ -54,7 +59,10 @@ pub fn run(args: Args, settings: Settings) -> Result<(), Failure> {
     if let Some(path) = &args.log_file {
         parts.add_log(path);
     }
-    parts.add_answers(&settings.http_addr.to_string());
+    match Desk::here(&settings, args.ca.as_deref()) {
+        Ok(desk) => parts.add_answers(&desk),
+        Err(why) => parts.add("http.txt", why.to_string()),
+    }
     let ids = state::rocks::keys(&settings.state_dir.join("rocksdb"), IDS_MAX).unwrap_or_default();
     let ids = ids.into_iter().filter_map(|id| String::from_utf8(id).ok());
     let scrub = Scrub::new(settings.secrets(), ids);

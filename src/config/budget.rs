@@ -3,6 +3,7 @@
 //! | share | what | bounds |
 //! |---|---|---|
 //! | program | code, threads, clients' own tables, HTTP, the model twice | taken off first |
+//! | notify | notifications: what waits, what was given up, twice (who notifies, and what people look at) and once more while they are read back | 5 % of the rest where somebody is told, 48 MiB at most |
 //! | state | RocksDB: blocks, indexes, filters, memtables | 30 % of the rest |
 //! | profiles | decoded profiles of all partitions | 30 % |
 //! | workers | each worker: fetched and waiting, restoring, producing, processing: a quarter each | 40 %, divided by their number |
@@ -24,6 +25,26 @@ const BUFFERS_MIN: u64 = 4 << 20;
 const BUFFER_MAX: u64 = 16 << 20;
 const RESTORE_MAX: u64 = 48 << 20;
 
+/// More than this for notifications keeps what nobody reads.
+const NOTIFY_MAX: u64 = 48 << 20;
+/// Notifications get one part in so many.
+const NOTIFY_PART: u64 = 20;
+
+/// What an instance has to hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Threads that read as workers do.
+    pub workers: u32,
+    /// Whether it keeps copies.
+    pub copies: bool,
+    /// The model's bytes on disk.
+    pub model: u64,
+    /// Whether the broker is inside.
+    pub embedded: bool,
+    /// Whether somebody is told of anomalies.
+    pub notifies: bool,
+}
+
 /// Bytes for each part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -41,21 +62,29 @@ pub struct Budget {
     pub poll: usize,
     /// RocksDB of the embedded broker; unused with Kafka.
     pub broker: usize,
+    /// Notifications; 0 where nobody is told.
+    pub notify: usize,
 }
 
 impl Budget {
-    /// Divides `limit` bytes among `workers`, and whoever keeps `copies`, with a model of `model` bytes on disk.
+    /// Divides `limit` bytes.
     ///
     /// # Errors
     /// The least that would do, in bytes.
-    pub fn new(limit: u64, workers: u32, copies: bool, model: u64, embedded: bool) -> Result<Self, u64> {
+    pub fn new(limit: u64, load: Load) -> Result<Self, u64> {
+        let Load { workers, copies, model, embedded, notifies } = load;
         let workers = u64::from(workers.max(1)) + u64::from(copies);
         // The model that scores, and the next one being read.
         let fixed = PROGRAM + WORKER * workers + 2 * model;
         let rest = limit.saturating_sub(fixed);
+        let notify = if notifies { (rest / NOTIFY_PART).min(NOTIFY_MAX) } else { 0 };
+        let rest = rest - notify;
         let (store, buffers) = (rest * 3 / 10, rest * 4 / 10 / workers);
         if store < STORE_MIN || buffers < BUFFERS_MIN {
-            return Err(fixed + (STORE_MIN * 10).div_ceil(3).max((BUFFERS_MIN * workers * 10).div_ceil(4)));
+            let least = (STORE_MIN * 10).div_ceil(3).max((BUFFERS_MIN * workers * 10).div_ceil(4));
+            let part = if notifies { least.div_ceil(NOTIFY_PART - 1).min(NOTIFY_MAX) } else { 0 };
+            // Divisions round down, each by less than one of its parts.
+            return Err(fixed + least + part + if notifies { NOTIFY_PART } else { 0 });
         }
         let broker = if embedded { buffers * workers / 2 } else { 0 };
         let share = (buffers - broker / workers) / 4;
@@ -68,6 +97,7 @@ impl Budget {
             produce: buffer,
             poll: buffer,
             broker: size(broker),
+            notify: size(notify),
         })
     }
 }
@@ -81,11 +111,12 @@ mod tests {
     use super::*;
 
     /// All of it at its fullest.
-    fn sum(budget: &Budget, workers: u32, copies: bool, model: u64) -> u64 {
+    fn sum(budget: &Budget, load: Load) -> u64 {
+        let Load { workers, copies, model, .. } = load;
         let by_worker = budget.fetch + 2 * budget.restore.max(budget.poll) + budget.produce;
         let fixed = PROGRAM + 2 * model + u64::from(workers) * (WORKER + by_worker as u64);
         let following = if copies { WORKER + 2 * budget.restore as u64 } else { 0 };
-        fixed + following + (budget.state + budget.profiles + budget.broker) as u64
+        fixed + following + (budget.state + budget.profiles + budget.broker + budget.notify) as u64
     }
 
     #[test]
@@ -93,18 +124,19 @@ mod tests {
         for limit_mib in [96, 128, 256, 512, 4_096, 1 << 20] {
             for workers in [1, 2, 8, 64, 1_024] {
                 let models = [(0, false), (5 << 20, false), (5 << 20, true), (300 << 20, false)];
-                for (copies, (model, embedded)) in
-                    [false, true].into_iter().flat_map(|copies| models.map(|model| (copies, model)))
-                {
+                let ways = [(false, false), (true, false), (false, true), (true, true)];
+                for ((copies, notifies), (model, embedded)) in ways.into_iter().flat_map(|way| models.map(|model| (way, model))) {
                     let limit = limit_mib << 20;
-                    match Budget::new(limit, workers, copies, model, embedded) {
+                    let load = Load { workers, copies, model, embedded, notifies };
+                    match Budget::new(limit, load) {
                         Ok(budget) => {
-                            assert!(sum(&budget, workers, copies, model) <= limit, "{limit_mib} MiB, {workers}: {budget:?}");
+                            assert!(sum(&budget, load) <= limit, "{limit_mib} MiB, {load:?}: {budget:?}");
+                            assert_eq!(budget.notify > 0, notifies);
                         }
                         Err(least) => {
-                            assert!(least > limit, "{limit_mib} MiB, {workers} workers are refused for {least}");
-                            let enough = Budget::new(least, workers, copies, model, embedded).expect("what is asked for does");
-                            assert!(sum(&enough, workers, copies, model) <= least);
+                            assert!(least > limit, "{limit_mib} MiB, {load:?} is refused for {least}");
+                            let enough = Budget::new(least, load).expect("what is asked for does");
+                            assert!(sum(&enough, load) <= least);
                         }
                     }
                 }
@@ -114,7 +146,7 @@ mod tests {
 
     #[test]
     fn what_cannot_fit_is_told_with_what_would() {
-        assert_eq!(Budget::new(64 << 20, 2, false, 0, false), Err((56 << 20) + ((80_u64 << 20).div_ceil(3))));
-        assert_eq!(Budget::new(512 << 20, 64, false, 0, false), Err((304 << 20) + (640 << 20)));
+        assert_eq!(Budget::new(64 << 20, Load { workers: 2, ..Load::default() }), Err((56 << 20) + ((80_u64 << 20).div_ceil(3))));
+        assert_eq!(Budget::new(512 << 20, Load { workers: 64, ..Load::default() }), Err((304 << 20) + (640 << 20)));
     }
 }

@@ -35,7 +35,7 @@ mod source;
 mod table;
 mod values;
 
-pub use budget::Budget;
+pub use budget::{Budget, Load};
 pub use declare::{Declaration, Fallback};
 pub(crate) use describe::mask_passwords;
 pub use describe::{MASK, Row};

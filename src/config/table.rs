@@ -240,13 +240,14 @@ impl Settings {
         // The projection of each tier reads as a worker does.
         let tiers = u32::from(self.redis_url.is_some()) + u32::from(self.database_url.is_some());
         let readers = if self.roles.plays(super::Role::Projection) { tiers } else { 0 };
-        super::Budget::new(
-            self.memory_limit,
-            self.worker_count() + readers,
-            self.standby_replicas > 0 && self.worker_count() > 0,
+        let load = super::Load {
+            workers: self.worker_count() + readers,
+            copies: self.standby_replicas > 0 && self.worker_count() > 0,
             model,
-            self.broker == BrokerKind::Embedded,
-        )
+            embedded: self.broker == BrokerKind::Embedded,
+            notifies: self.notify_targets.is_some(),
+        };
+        super::Budget::new(self.memory_limit, load)
     }
 
     /// How many threads score: none without the role `stream`.

@@ -68,7 +68,8 @@ pub fn targets(settings: &Settings) -> Result<Option<Targets>, InstanceError> {
 #[must_use]
 pub fn sender(settings: &Settings, targets: Targets) -> Sender {
     let dashboard = settings.http_advertised_addr.clone().unwrap_or_else(|| settings.http_addr.to_string());
-    Sender::new(targets, &format!("http://{dashboard}"), settings.notify_allow_private)
+    let scheme = if settings.http_tls_cert.is_some() { "https" } else { "http" };
+    Sender::new(targets, &format!("{scheme}://{dashboard}"), settings.notify_allow_private)
 }
 
 /// The notifications topic.
@@ -104,7 +105,11 @@ pub(super) fn start<B: Broker>(
             anomalies: anomalies.expect("invariant: the topology writes anomalies"),
             notifications: memory,
             transaction_timeout_ms: settings.transaction_timeout_ms,
-            rules: targets.rules(i64::try_from(settings.notify_window_s).unwrap_or(i64::MAX / 1_000) * 1_000),
+            // Another third is what people look at; another is the topic while it is read back.
+            rules: targets.rules(
+                i64::try_from(settings.notify_window_s).unwrap_or(i64::MAX / 1_000) * 1_000,
+                super::budget(settings)?.notify / 3,
+            ),
         };
         info!(targets = targets.list.len(), window_s = settings.notify_window_s, "notifications are on");
         let couriers = Couriers::new(Arc::new(sender(settings, targets)));

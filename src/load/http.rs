@@ -3,6 +3,7 @@
 //! A user's payments all go by the same connection, one request after another, so they keep their order. What was not taken for now
 //! (429, 503), and what got no answer, is sent again: the interface knows a transaction id again and does not write it twice.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub struct HttpTarget {
     pub url: String,
     /// The token to show, where one is needed; scope `write`.
     pub token: Option<String>,
+    /// Whom the target's certificate must come from, PEM; none is whom the system trusts.
+    pub authority: Option<PathBuf>,
     /// Connections at once.
     pub connections: usize,
     /// Payments of a request; 1 sends each alone.
@@ -58,8 +61,13 @@ impl HttpTarget {
         }
         // An error means that one is chosen already, which serves as well.
         let _chosen = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder().default_headers(headers).timeout(ANSWER_MAX).tcp_nodelay(true).build();
-        client.map_err(|why| Failure::new("the HTTP client cannot be set up").caused_by(why))
+        let mut client = Client::builder().default_headers(headers).timeout(ANSWER_MAX).tcp_nodelay(true);
+        if let Some(authority) = &self.authority {
+            let trusting = crate::tls::client_of(authority);
+            let trusting = trusting.map_err(|why| Failure::new("--ca cannot be used").caused_by(why))?;
+            client = client.tls_backend_preconfigured(trusting);
+        }
+        client.build().map_err(|why| Failure::new("the HTTP client cannot be set up").caused_by(why))
     }
 
     fn route(&self) -> String {

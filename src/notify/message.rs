@@ -118,6 +118,18 @@ impl Message {
         }
     }
 
+    /// Bytes that it takes in memory, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let texts = [Some(&self.verdict_id), self.user_id.as_ref()].into_iter().flatten().chain(&self.verdict_ids);
+        let worst = self.worst.iter().flat_map(|worst| {
+            [Some(&worst.verdict_id), worst.currency.as_ref(), Some(&worst.merchant), Some(&worst.explanation)]
+                .into_iter()
+                .flatten()
+        });
+        size_of::<Self>() + texts.chain(worst).map(|text| size_of::<String>() + text.len()).sum::<usize>()
+    }
+
     /// A message that tries a target out.
     #[must_use]
     pub fn test(now_ms: i64) -> Self {

@@ -77,7 +77,7 @@ impl World {
             anomalies: ANOMALIES,
             notifications: NOTIFICATIONS,
             transaction_timeout_ms: 10_000,
-            rules: Rules { window_ms: WINDOW_MS, targets: [("ops".to_owned(), rule)].into() },
+            rules: Rules { window_ms: WINDOW_MS, targets: [("ops".to_owned(), rule)].into(), memory_bytes: usize::MAX },
         };
         let snoozed = |verdict: &Verdict| verdict.user_id == "snoozed";
         Notifier::new(

@@ -9,7 +9,9 @@
 //! were. A delivery leaves by [`Policy::due`] only once its record is said to be durable ([`Policy::saved`]).
 //!
 //! Invariants: each anomaly that a target is to hear of is counted in exactly one of a window, a flood or a delivery, or was dropped while
-//! the target was disabled; in a minute a target gets at most its rate of new messages; windows, floods and queues are bounded.
+//! the target was disabled; in a minute a target gets at most its rate of new messages; windows, floods and queues are bounded, by
+//! number and by [`Rules::memory_bytes`]: each target has its share, half of it for windows and half for deliveries. Where windows or what
+//! waits fill it, anomalies go into the flood; what was given up makes room for what waits, the oldest first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,8 +32,27 @@ const PENDING_MAX: usize = 1_000;
 const DEAD_MAX: usize = 1_000;
 /// Attempts at a time to one target.
 const FLYING_MAX: usize = 4;
+/// What a window or a delivery takes beside its message: keys in maps, its own fields, what went wrong.
+const BESIDE_BYTES: usize = 512;
 /// Characters kept of what went wrong.
 const TROUBLE_MAX: usize = 300;
+
+/// Bytes that a target's parts take, about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Held {
+    windows: usize,
+    pending: usize,
+    dead: usize,
+}
+
+impl Held {
+    fn of(&mut self, state: State) -> &mut usize {
+        match state {
+            State::Pending => &mut self.pending,
+            State::Dead => &mut self.dead,
+        }
+    }
+}
 
 /// See the module's header.
 #[derive(Debug, Default)]
@@ -42,6 +63,8 @@ pub struct Policy {
     closing: BTreeSet<(i64, String, String)>,
     /// How many windows each target has open.
     open: BTreeMap<String, usize>,
+    /// Memory, by target.
+    held: BTreeMap<String, Held>,
     deliveries: BTreeMap<String, Delivery>,
     /// When pending deliveries are due.
     queue: BTreeSet<(i64, String)>,
@@ -141,14 +164,19 @@ impl Policy {
         }
         let at = (target, digest(&[&verdict.user_id]));
         if let Some(window) = self.windows.get_mut(&at) {
+            let before = window.message.bytes();
             if window.message.add(verdict) {
+                let grown = window.message.bytes();
+                let held = &mut self.held.entry(at.0.clone()).or_default().windows;
+                *held = *held + grown - before;
                 self.changed.insert(Key::Window(at.0, at.1));
             }
             return;
         }
         let message = Message::new(verdict, include_user);
         let (target, user) = at;
-        if self.open.get(&target).is_some_and(|open| *open >= WINDOWS_MAX) {
+        let full = self.held.get(&target).is_some_and(|held| held.windows >= self.half());
+        if full || self.open.get(&target).is_some_and(|open| *open >= WINDOWS_MAX) {
             return self.issue(target, message, now_ms);
         }
         self.changed.insert(Key::Window(target.clone(), user.clone()));
@@ -160,6 +188,7 @@ impl Policy {
         window.opened_ms = window.opened_ms.min(now_ms);
         self.closing.insert((window.opened_ms, target.clone(), user.clone()));
         *self.open.entry(target.clone()).or_default() += 1;
+        self.held.entry(target.clone()).or_default().windows += window.message.bytes() + BESIDE_BYTES;
         self.windows.insert((target, user), window);
     }
 
@@ -173,6 +202,7 @@ impl Policy {
             self.changed.insert(Key::Window(target.clone(), user.clone()));
             self.open.entry(target.clone()).and_modify(|open| *open -= 1);
             if let Some(window) = self.windows.remove(&(target.clone(), user)) {
+                self.held.entry(target.clone()).or_default().windows -= window.message.bytes() + BESIDE_BYTES;
                 self.issue(target, window.message, now_ms);
             }
         }
@@ -241,7 +271,17 @@ impl Policy {
         if delivery.state == State::Pending {
             self.queue.insert((delivery.next_ms, delivery.id.clone()));
         }
+        let target = delivery.target.clone();
+        *self.held.entry(target.clone()).or_default().of(delivery.state) += delivery.message.bytes() + BESIDE_BYTES;
         self.deliveries.insert(delivery.id.clone(), delivery);
+        while self.held.get(&target).is_some_and(|held| held.dead > 0 && held.pending + held.dead > self.half()) {
+            self.forget_oldest(&target);
+        }
+    }
+
+    /// What windows, and what deliveries of one target may take.
+    fn half(&self) -> usize {
+        self.rules.memory_bytes / self.rules.targets.len().max(1) / 2
     }
 
     /// Deliveries whose time has come, at most so many; each is under way until its [`Self::outcome`].
@@ -316,14 +356,14 @@ impl Policy {
         delivery.trouble = Some(why.chars().take(TROUBLE_MAX).collect());
         self.count(&target).failed += 1;
         self.put(delivery);
-        self.forget_oldest(&target);
+        if self.deliveries.values().filter(|d| d.target == target && d.state == State::Dead).count() > DEAD_MAX {
+            self.forget_oldest(&target);
+        }
     }
 
     fn forget_oldest(&mut self, target: &str) {
-        let dead = || self.deliveries.values().filter(|d| d.target == target && d.state == State::Dead);
-        if dead().count() > DEAD_MAX
-            && let Some(oldest) = dead().min_by_key(|delivery| delivery.next_ms).map(|delivery| delivery.id.clone())
-        {
+        let dead = self.deliveries.values().filter(|d| d.target == target && d.state == State::Dead);
+        if let Some(oldest) = dead.min_by_key(|delivery| delivery.next_ms).map(|delivery| delivery.id.clone()) {
             self.take(&oldest);
         }
     }
@@ -332,6 +372,7 @@ impl Policy {
     fn take(&mut self, id: &str) -> Option<Delivery> {
         let delivery = self.deliveries.remove(id)?;
         self.queue.remove(&(delivery.next_ms, id.to_owned()));
+        *self.held.entry(delivery.target.clone()).or_default().of(delivery.state) -= delivery.message.bytes() + BESIDE_BYTES;
         self.changed.insert(Key::Delivery(id.to_owned()));
         Some(delivery)
     }
@@ -416,7 +457,8 @@ impl Policy {
 
     fn has_room(&self, target: &str) -> bool {
         let pending = || self.deliveries.values().filter(|d| d.target == target && d.state == State::Pending).count();
-        self.queue.len() < PENDING_MAX || pending() < PENDING_MAX
+        let fits = self.held.get(target).is_none_or(|held| held.pending < self.half());
+        fits && (self.queue.len() < PENDING_MAX || pending() < PENDING_MAX)
     }
 
     fn standing(&mut self, target: &str) -> &mut Standing {

@@ -15,7 +15,7 @@ fn rule(rate_per_minute: u32) -> Rule {
 }
 
 fn rules(window_ms: i64, rate: u32) -> Rules {
-    Rules { window_ms, targets: [("ops".to_owned(), rule(rate))].into() }
+    Rules { window_ms, targets: [("ops".to_owned(), rule(rate))].into(), memory_bytes: usize::MAX }
 }
 
 pub(in crate::notify) fn verdict(number: u64, user: &str, severity: Severity) -> Verdict {
@@ -77,6 +77,61 @@ fn records(policy: &Policy, into: &mut BTreeMap<Vec<u8>, Vec<u8>>) {
 
 fn fail(why: &str) -> Outcome {
     Outcome::Failed { why: why.into(), pause_ms: None }
+}
+
+/// What the one target's parts take, counted anew.
+fn recounted(policy: &Policy) -> Held {
+    let mut held = Held::default();
+    for window in policy.windows.values() {
+        held.windows += window.message.bytes() + BESIDE_BYTES;
+    }
+    for delivery in policy.deliveries.values() {
+        *held.of(delivery.state) += delivery.message.bytes() + BESIDE_BYTES;
+    }
+    held
+}
+
+#[test]
+fn windows_that_fill_their_memory_become_a_flood() {
+    const MEMORY: usize = 200_000;
+    let mut policy = Policy::new(Rules { memory_bytes: MEMORY, ..rules(WINDOW_MS, 1_000) });
+    let mut most = 0;
+    for number in 0..10_000 {
+        policy.observe(&verdict(number, &format!("u{number}"), Severity::High), false, START_MS + number as i64);
+        most = most.max(policy.held["ops"].windows + policy.held["ops"].pending);
+    }
+    assert!(most > MEMORY / 4 && most < MEMORY + 4_000, "{most} bytes: one message beyond each half");
+    assert_eq!(policy.held["ops"], recounted(&policy));
+    assert!(policy.windows.len() > 50 && policy.windows.len() < 1_000, "{} windows", policy.windows.len());
+    let told = drain(&mut policy, START_MS + 10_000);
+    assert_eq!(told.iter().map(|delivery| delivery.message.count).sum::<u64>(), 10_000, "none is lost");
+    assert_eq!(policy.held["ops"], Held::default());
+}
+
+#[test]
+fn what_was_given_up_makes_room_for_what_waits() {
+    const MEMORY: usize = 100_000;
+    let mut policy = Policy::new(Rules { memory_bytes: MEMORY, ..rules(0, 1_000) });
+    let pay = |policy: &mut Policy, numbers: std::ops::Range<u64>, now_ms| {
+        numbers.for_each(|number| policy.observe(&verdict(number, "u", Severity::High), false, now_ms));
+    };
+    pay(&mut policy, 0..1_000, START_MS);
+    let waiting = policy.deliveries().len();
+    assert!(waiting > 20 && policy.held["ops"].pending < MEMORY / 2 + 2_000, "{waiting} wait");
+    let gone = due(&mut policy, START_MS).remove(0);
+    policy.outcome(&gone.id, Outcome::Gone { why: "gone".into() }, START_MS);
+    assert_eq!(policy.held["ops"].pending, 0, "all are given up");
+    assert!(policy.deliveries().len() + 1 >= waiting, "and kept, but for the one that was beyond the bound");
+    // Taken up again, the old ones still stand; what is new needs their place.
+    let standing = policy.standing("ops");
+    (standing.disabled, standing.flood) = (None, None);
+    pay(&mut policy, 5_000..5_020, START_MS + MINUTE_MS);
+    let states = |state| policy.deliveries().values().filter(|delivery| delivery.state == state).count();
+    assert_eq!(states(State::Pending), 20);
+    assert!(states(State::Dead) < waiting, "the oldest made room");
+    let held = policy.held["ops"];
+    assert!(held.pending + held.dead <= MEMORY / 2, "{held:?}");
+    assert_eq!(held, recounted(&policy));
 }
 
 #[test]
@@ -230,7 +285,7 @@ fn what_is_of_a_target_that_is_gone_from_the_settings_is_kept_or_dropped() {
     policy.observe(&verdict(2, "u", Severity::High), false, START_MS);
     let mut topic = BTreeMap::new();
     records(&policy, &mut topic);
-    let mut policy = Policy::restore(Rules::default(), &topic, START_MS);
+    let mut policy = Policy::restore(Rules { memory_bytes: usize::MAX, ..Rules::default() }, &topic, START_MS);
     assert!(policy.deliveries().values().all(|delivery| delivery.state == State::Dead));
     assert_eq!(due(&mut policy, START_MS + 2 * WINDOW_MS), vec![]);
     records(&policy, &mut topic);
@@ -291,8 +346,13 @@ proptest! {
     /// Each anomaly that is severe enough is told of exactly once, whatever fails and whenever it restarts; no minute has more new
     /// messages than the rate.
     #[test]
-    fn each_anomaly_is_told_once(moves in proptest::collection::vec(moves(), 1..120), rate in 1..4_u32, window_s in 0..90_i64) {
-        let rules = rules(window_s * 1_000, rate);
+    fn each_anomaly_is_told_once(
+        moves in proptest::collection::vec(moves(), 1..120),
+        rate in 1..4_u32,
+        window_s in 0..90_i64,
+        memory_bytes in prop_oneof![Just(usize::MAX), 2_000..20_000_usize],
+    ) {
+        let rules = Rules { memory_bytes, ..rules(window_s * 1_000, rate) };
         let mut policy = Policy::new(rules.clone());
         let (mut topic, mut told, mut made) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (mut now_ms, mut number, mut wanted) = (START_MS, 0, 0_u64);
@@ -326,6 +386,7 @@ proptest! {
                 }
                 Move::Restart => policy = Policy::restore(rules.clone(), &save(&mut policy), now_ms),
             }
+            prop_assert_eq!(policy.held.get("ops").copied().unwrap_or_default(), recounted(&policy));
         }
         for _ in 0..400 {
             now_ms += 30_000;

@@ -24,6 +24,8 @@ pub struct Rules {
     pub window_ms: i64,
     /// By name.
     pub targets: BTreeMap<String, Rule>,
+    /// Bytes that windows and deliveries of all targets together may take.
+    pub memory_bytes: usize,
 }
 
 /// What came of an attempt.

@@ -183,14 +183,15 @@ impl Targets {
 
     /// What the policy needs to know of them.
     #[must_use]
-    pub fn rules(&self, window_ms: i64) -> Rules {
+    pub fn rules(&self, window_ms: i64, memory_bytes: usize) -> Rules {
         let rule = |target: &Target| Rule {
             min_severity: target.min_severity,
             include_user: target.include_user,
             rate_per_minute: target.rate_per_minute,
             address: target.address(),
         };
-        Rules { window_ms, targets: self.list.iter().map(|target| (target.name.clone(), rule(target))).collect() }
+        let targets = self.list.iter().map(|target| (target.name.clone(), rule(target))).collect();
+        Rules { window_ms, targets, memory_bytes }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::config::Settings;
 
 pub use cold::{
     AuditRow, Cold, ColdOptions, Erasure, LabelRow, LoggedRow, ModelRow, NotificationRow, Outcome, Part, Remains, SCHEMA_VERSION,
-    Told, VerdictRow, Writer, postgres_text, postgres_time, severity_rank,
+    Told, VerdictRow, Writer, postgres_text, postgres_time, schema_name, severity_rank,
 };
 pub use recall::Ladder;
 pub use state::tier::Unreachable;

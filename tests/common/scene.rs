@@ -76,9 +76,14 @@ impl Scene {
 
     /// A setting for all processes from now on.
     pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.set(name, value);
+        self
+    }
+
+    /// As [`Self::with`], under way.
+    pub fn set(&mut self, name: &str, value: &str) {
         self.settings.retain(|(other, _)| other != name);
         self.settings.push((name.to_owned(), value.to_owned()));
-        self
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -42,7 +42,7 @@ pub use erasures::{Erasure, Remains};
 pub use logged::LoggedRow;
 pub use profiles::{postgres_text, postgres_time};
 pub use rows::{LabelRow, VerdictRow, severity_rank};
-pub use schema::SCHEMA_VERSION;
+pub use schema::{SCHEMA_VERSION, name as schema_name};
 pub use write::{Outcome, Part, Writer};
 
 /// How connections are made and used.
