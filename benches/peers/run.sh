@@ -2,7 +2,7 @@
 # Mangrove beside its peers on one broker: each round runs every peer once, in turn, so that what the machine does meanwhile meets
 # all of them alike. Rows are added to benches/peers/results.jsonl; table.py makes medians of them.
 #   PEERS       default: mangrove-eos-1t ks-eos-1t mangrove-eos-2t ks-eos-2t mangrove-alo-1t ks-alo-1t limit-eos limit-alo;
-#               there are also flink-eos-1t, flink-alo-1t and so on
+#               there are also flink-eos-1t, flink-alo-1t and so on, and limit-eos-best and limit-alo-best: at their lowest latency
 #   ROUNDS      default 3           OUT  default benches/peers/results.jsonl
 #   BENCH_ARGS  passed to the harness, e.g. "--n 50000 --phases throughput,verify"
 #   FLINK_JVM   more flags for Flink's Java, e.g. -Dflink.execution.checkpointing.interval=1s (Flink commits with its checkpoints, here
@@ -77,6 +77,8 @@ command_of() { # PEER: its command line, with the harness's placeholders
     flink-*) echo "java -Xms1g -Xmx1g --add-opens=java.base/java.lang=ALL-UNNAMED --add-opens=java.base/java.nio=ALL-UNNAMED" \
       "--add-opens=java.base/java.util=ALL-UNNAMED -Dorg.slf4j.simpleLogger.defaultLogLevel=error ${FLINK_JVM:-}" \
       "-cp $work/flink/target/flink-peer-1.jar:$work/flink/target/lib/* peer.FlinkMain {bootstrap} {app} {state} ${threads%t} $guarantee {topic}" ;;
+    limit-eos-best) echo "$work/limit_rs/release/limit_rs {bootstrap} {app} {topic} eos commit_ms=10 linger.ms=0" ;;
+    limit-alo-best) echo "$work/limit_rs/release/limit_rs {bootstrap} {app} {topic} alo linger.ms=0" ;;
     limit-*) echo "$work/limit_rs/release/limit_rs {bootstrap} {app} {topic} $guarantee" ;;
     *) echo "unknown peer: $1" >&2; return 1 ;;
   esac
