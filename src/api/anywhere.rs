@@ -16,11 +16,11 @@ use topology::status::Phase;
 use topology::topology::TaskId;
 use tracing::{debug, warn};
 
+use super::call::{Answer, Call, READ_MAX, run_aside};
 use super::committed::{self, Committed, Reading};
 use super::parameters;
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
-use super::routes::{Answer, Call, READ_MAX, run_aside};
 use super::site::Site;
 use crate::clock::{monotonic, since};
 use crate::membership::Peer;

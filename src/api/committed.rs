@@ -16,8 +16,8 @@ use topology::status::{Phase, TaskStatus};
 use topology::topology::TaskId;
 use tracing::{debug, error};
 
+use super::call::Call;
 use super::problem::{Kind, Problem};
-use super::routes::Call;
 use super::site::Site;
 use crate::scoring::UserProfile;
 

@@ -4,10 +4,10 @@ use hyper::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::call::{Answer, Call};
 use super::document::{Declared, gives};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use super::stream::unreadable;
 use crate::redrive::{Desk, Done, Report};
 

@@ -2,10 +2,10 @@
 
 use hyper::StatusCode;
 
+use super::call::{Answer, Call};
 use super::document::{Declared, gives, json};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use crate::load::{Control, Order, Refusal, Status};
 
 /// What the answer about it says of itself.

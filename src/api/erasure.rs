@@ -9,6 +9,7 @@ use topology::broker::Kept;
 use topology::record::TopicId;
 
 use super::anywhere::OfPartition;
+use super::call::{Answer, Call};
 use super::committed::{self, Committed, Reading};
 use super::copies::{self, Erased};
 use super::document::{Declared, Takes, gives, parameter};
@@ -16,7 +17,6 @@ use super::orders::{Phase, looked_up, named, phase, unavailable};
 use super::problem::{Kind, Problem};
 use super::profile::rfc3339;
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use crate::notify::entry::names_user;
 use crate::orders::{Job, JobId, Left};
 use crate::scoring::{CommandKind, audit_topic, notifications_topic, snoozes_topic};

@@ -9,10 +9,10 @@ use models::Verdict;
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::call::{Answer, Call};
 use super::history::unavailable;
 use super::profile::rfc3339;
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use crate::history::{self, LIMIT_MAX, Place, Question};
 use crate::tiers::Cold;
 

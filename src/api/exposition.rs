@@ -14,9 +14,9 @@ use topology::status::{Phase, TaskStatus};
 use topology::topology::TaskId;
 use tracing::warn;
 
+use super::call::{Answer, Call};
 use super::document::{Declared, gives_other};
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use super::server::CONNECTIONS_MAX;
 use super::site::Site;
 use super::tally;

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use topology::topology::{TaskId, Topology};
 
+use super::call::{Call, Coming};
 use super::document::{Declared, gives};
 use super::reply::Reply;
-use super::routes::{Call, Coming};
 use super::site::Site;
 use super::tasks;
 use crate::membership::Peer;

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::error;
 
+use super::call::{Answer, Call, Coming};
 use super::committed;
 use super::document::{Declared, Parameter, Takes, USER, gives, gives_other, parameter};
 use super::export;
@@ -19,7 +20,6 @@ use super::parameters;
 use super::problem::{Kind, Problem};
 use super::profile::rfc3339;
 use super::reply::Reply;
-use super::routes::{Answer, Call, Coming};
 use crate::history::{self, LIMIT_MAX, Place, Question};
 use crate::tiers::{Cold, Unreachable};
 

@@ -18,11 +18,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::anywhere::Handler;
+use super::call::{Answer, Call};
 use super::committed::{Committed, Standing};
 use super::document::{Declared, Payment, gives, json};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use crate::scoring::{ScoringParams, Unconvertible};
 
 /// What is wrong with a currency without a rate.

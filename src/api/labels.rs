@@ -5,11 +5,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::error;
 
+use super::call::{Answer, Call};
 use super::document::{Declared, Takes, gives, json, parameter};
 use super::parameters;
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use crate::labels::{Finding, Label, LabelsError, Moment, Named, Quality};
 use crate::snoozes::{self, SNOOZE_MS_MAX, Snooze, SnoozeError, TEXT_BYTES_MAX};
 

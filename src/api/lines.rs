@@ -11,10 +11,10 @@ use hyper::body::{Bytes, Incoming};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::call::{Answer, Call};
 use super::payments::{self, Done, Pending};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use super::trail::{self, About};
 
 /// Bytes of a line: those of a payment's record.

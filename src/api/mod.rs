@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A route is one row of `routes::ROUTES`: method, path, access, handler, and what it says of itself, which `document` makes
-//! `/openapi.json` of. Handlers are plain functions of a `routes::Call`;
+//! `/openapi.json` of. Handlers are plain functions of a `call::Call`;
 //! those that read the store run beside the event loop, so a slow disk never holds up a probe. Every error is a
 //! `problem::Problem` (RFC 9457) of a closed set, each explained at `/problems/{name}`.
 //!
@@ -19,6 +19,7 @@
 
 mod anywhere;
 mod auth;
+mod call;
 mod committed;
 mod copies;
 mod dead_letters;

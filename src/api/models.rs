@@ -5,10 +5,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::error;
 
+use super::call::{Answer, Call};
 use super::document::{Declared, Parameter, Takes, gives, parameter};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use crate::registry::{Activation, Refusal, RegistryError, State, Version, View};
 
 /// Seconds after which to try again when the broker did not answer.

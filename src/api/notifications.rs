@@ -5,10 +5,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::error;
 
+use super::call::{Answer, Call};
 use super::document::{Declared, Takes, gives, parameter};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use crate::notify::entry::{Delivery, Disabled, Order};
 
 /// Deliveries of one answer, the latest first.

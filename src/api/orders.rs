@@ -15,12 +15,12 @@ use topology::topology::TaskId;
 use tracing::{error, info};
 
 use super::anywhere::OfPartition;
+use super::call::{Answer, Call};
 use super::committed::{self, Reading};
 use super::document::{Declared, Parameter, Takes, USER, gives, parameter};
 use super::problem::{Kind, Problem};
 use super::profile::rfc3339;
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use super::site::Site;
 use crate::orders::{Job, JobId};
 use crate::scoring::CommandKind;

@@ -3,10 +3,10 @@
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderValue};
 
+use super::call::{Answer, Call};
 use super::document::{Declared, Takes, gives_other, parameter};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use crate::dashboard::{FILES, INDEX};
 
 /// What the page may do: load its own files and ask its own server.

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::call::decode;
 use super::problem::{Kind, Problem};
-use super::routes::decode;
 
 /// The parameters by name, decoded, in the order given. Only `known` ones, each once: a misspelled one is not passed over.
 pub(crate) fn read<'q>(query: &'q str, known: &[&'static str]) -> Result<Vec<(&'static str, Cow<'q, str>)>, Problem> {

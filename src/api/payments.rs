@@ -25,11 +25,11 @@ use tokio::time::timeout;
 use topology::partitioner::partition_of;
 
 use super::anywhere::{relay, says_not_here};
+use super::call::{Answer, Call, Coming, read_body};
 use super::document::{Declared, TIMEOUT, Takes, Transaction, gives, gives_other, json, parameter};
 use super::inference::{NO_RATE, OUT_OF_RANGE_CONVERTED};
 use super::problem::{self, Kind, Problem};
 use super::reply::Reply;
-use super::routes::{self, Answer, Call, Coming};
 use super::trail::{self, About};
 use super::{lines, parameters};
 use crate::clock::{monotonic, since};
@@ -105,7 +105,7 @@ pub(crate) fn take(call: Call, request: Request<Incoming>) -> Coming {
             waits.refuse()?;
             return lines::stream(call, request.into_body()).await;
         }
-        let body = routes::read_body(request).await?;
+        let body = read_body(request).await?;
         if body.trim_ascii_start().first() == Some(&b'[') {
             waits.refuse()?;
             return many(&call, &body).await;

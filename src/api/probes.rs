@@ -13,11 +13,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use topology::status::{Phase, TaskStatus};
 
+use super::call::{Answer, Call};
 use super::document::{Declared, gives};
 use super::health::WorkerView;
 use super::profile::rfc3339;
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use super::site::Site;
 use super::tasks::{self, TaskShown};
 use crate::projection::TierView;

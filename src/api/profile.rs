@@ -5,11 +5,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::anywhere::Handler;
+use super::call::{Answer, Call};
 use super::committed::{Committed, Standing};
 use super::document::{Declared, USER, gives};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use crate::portrait::{Portrait, currency};
 
 pub(crate) use crate::portrait::rfc3339;

@@ -9,11 +9,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::call::{Answer, Call};
 use super::document::{Declared, Parameter, Takes, gives, parameter};
 use super::parameters::{self, invalid};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use super::stream::{narrow, unreadable};
 use crate::live::{Look, Second, Seen, View};
 use crate::tap::Filter;

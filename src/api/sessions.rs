@@ -19,11 +19,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::auth::{self, Caller, Origin};
+use super::call::{Call, Coming, read_body};
 use super::document::{Declared, Given, gives, json};
 use super::problem::{Kind, Problem};
 use super::profile::rfc3339;
 use super::reply::Reply;
-use super::routes::{self, Call, Coming};
 use crate::config::Scope;
 use crate::random::secret;
 
@@ -172,7 +172,7 @@ pub(crate) fn open(call: Call, request: Request<Incoming>) -> Coming {
         let shown = match auth::bearer(request.headers()).map(<[u8]>::to_vec) {
             Some(shown) => shown,
             None => {
-                let body = routes::read_body(request).await?;
+                let body = read_body(request).await?;
                 let expected = || Problem::invalid("/token", "an object with the token, a string, is expected");
                 // A sequence would pass for it.
                 let object = body.trim_ascii_start().first() == Some(&b'{');

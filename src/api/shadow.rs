@@ -4,11 +4,11 @@ use hyper::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::call::{Answer, Call};
 use super::document::{Declared, gives, json};
 use super::models::{MODEL, problem};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use crate::registry::{RegistryError, Shadowing};
 use crate::shadow::Summary;
 

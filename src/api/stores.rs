@@ -10,10 +10,10 @@ use topology::record::TopicPartition;
 use topology::status::{Phase, TaskStatus};
 use tracing::warn;
 
+use super::call::{Answer, Call};
 use super::document::{Declared, gives};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use super::site::Site;
 
 #[derive(Serialize, JsonSchema)]

@@ -12,18 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use hyper::header::HeaderName;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use topology::broker::BrokerError;
 use tracing::warn;
 
+use super::call::{Call, Coming, READ_MAX, run_aside};
 use super::document::{Declared, Takes, gives_other, parameter};
 use super::parameters::{self, invalid};
 use super::problem::{Kind, Problem};
 use super::recent::{MIN_SCORE, OF_USER, SEVERITY};
 use super::reply::Reply;
-use super::routes::{Call, Coming, READ_MAX, run_aside};
 use crate::live::{Event, Live, Look};
 use crate::tap::{Filter, severity};
 
@@ -37,8 +36,6 @@ pub(crate) const VERDICTS: Declared = Declared::new(
 .query(&[SEVERITY, OF_USER, MIN_SCORE, parameter("figures", Takes::OneOf(&["true", "false"]), "Figures by second, too.")])
 .problems(&[Kind::TopicUnreadable]);
 
-/// Names the last event seen.
-pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// When to come again, in milliseconds.
 const RETRY_MS: u64 = 2_000;
 /// A sign of life where there is nothing to say.

@@ -19,8 +19,9 @@ use tokio::time::timeout;
 use tracing::error;
 
 use super::auth::Access;
+use super::call::{Answer, Call};
 use super::problem::{Kind, Problem};
-use super::routes::{Answer, Call, Route};
+use super::routes::Route;
 use crate::config::Scope;
 
 /// For the broker to acknowledge a record.

@@ -8,11 +8,11 @@ use models::forest::{SAMPLES_MAX, TREES_MAX};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::call::{Answer, Call};
 use super::document::{Declared, Takes, gives, json, parameter};
 use super::models::problem;
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use crate::training::jobs::{Order, Promotion, Source};
 use crate::training::{SAMPLES, Span, TREES};
 

@@ -11,11 +11,11 @@ use state::backend::StorePartition;
 use topology::status::Phase;
 use tracing::error;
 
+use super::call::{Answer, Call};
 use super::document::{Declared, Takes, gives, parameter};
 use super::parameters;
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
-use super::routes::{Answer, Call};
 use super::site::Site;
 
 const LIMIT_DEFAULT: usize = 100;

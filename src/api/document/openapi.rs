@@ -10,9 +10,10 @@ use serde_json::{Map, Value, json};
 
 use super::declare::{Declared, Given, Parameter, TIMEOUT, Takes, gives_other, of, parameter};
 use crate::api::auth::Access;
+use crate::api::call::{Answer, Call};
 use crate::api::problem::{self, Kind};
 use crate::api::reply::Reply;
-use crate::api::routes::{Answer, Call, ROUTES, Route, Run};
+use crate::api::routes::{ROUTES, Route, Run};
 use crate::query::Wish;
 
 /// The route's own declaration.

@@ -4,9 +4,9 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue};
 
 use super::declare::{Declared, Takes, gives_other, parameter};
+use crate::api::call::{Answer, Call};
 use crate::api::problem::{Kind, Problem};
 use crate::api::reply::Reply;
-use crate::api::routes::{Answer, Call};
 
 /// Scripts and styles come from files of this server, none is in line; it asks this server only.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \

@@ -6,9 +6,9 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
 use super::declare::{Declared, Parameter, Shape, Takes, gives_other, of, parameter};
+use crate::api::call::{Answer, Call};
 use crate::api::problem::{self, Kind, Problem};
 use crate::api::reply::Reply;
-use crate::api::routes::{Answer, Call};
 use crate::labels::Written;
 use crate::scoring::Command;
 
