@@ -7,6 +7,7 @@
 //! | state | RocksDB: blocks, indexes, filters, memtables | 30 % of the rest |
 //! | profiles | decoded profiles of all partitions | 30 % |
 //! | workers | each worker: fetched and waiting, restoring, producing, processing: a quarter each | 40 %, divided by their number |
+//! | ids | transaction ids of payments by HTTP, where they are remembered (`DEDUP_ENTRIES`) | 5 % of the rest at most |
 //!
 //! Where copies are kept (`STANDBY_REPLICAS`) the one thread that follows their changelogs counts as one more worker: it reads with a restore's
 //! buffers, which are half of a worker's.
@@ -30,6 +31,13 @@ const NOTIFY_MAX: u64 = 48 << 20;
 /// Notifications get one part in so many.
 const NOTIFY_PART: u64 = 20;
 
+/// A transaction id that is remembered, and its share of tables that have just grown.
+const ID: u64 = 140;
+/// Transaction ids get at most one part in so many.
+const IDS_PART: u64 = 20;
+/// So few are in what the program takes.
+const IDS_MIN: u64 = 1_000;
+
 /// What an instance has to hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
@@ -43,6 +51,8 @@ pub struct Load {
     pub embedded: bool,
     /// Whether somebody is told of anomalies.
     pub notifies: bool,
+    /// How many transaction ids are to be remembered; 0 for none.
+    pub ids: u64,
 }
 
 /// Bytes for each part.
@@ -64,6 +74,8 @@ pub struct Budget {
     pub broker: usize,
     /// Notifications; 0 where nobody is told.
     pub notify: usize,
+    /// How many transaction ids of payments by HTTP are remembered.
+    pub ids: usize,
 }
 
 impl Budget {
@@ -72,20 +84,24 @@ impl Budget {
     /// # Errors
     /// The least that would do, in bytes.
     pub fn new(limit: u64, load: Load) -> Result<Self, u64> {
-        let Load { workers, copies, model, embedded, notifies } = load;
+        let Load { workers, copies, model, embedded, notifies, ids } = load;
         let workers = u64::from(workers.max(1)) + u64::from(copies);
         // The model that scores, and the next one being read.
         let fixed = PROGRAM + WORKER * workers + 2 * model;
         let rest = limit.saturating_sub(fixed);
         let notify = if notifies { (rest / NOTIFY_PART).min(NOTIFY_MAX) } else { 0 };
         let rest = rest - notify;
-        let (store, buffers) = (rest * 3 / 10, rest * 4 / 10 / workers);
+        let parts = |rest: u64| (rest * 3 / 10, rest * 4 / 10 / workers);
+        let least = (STORE_MIN * 10).div_ceil(3).max((BUFFERS_MIN * workers * 10).div_ceil(4));
+        let (store, buffers) = parts(rest);
         if store < STORE_MIN || buffers < BUFFERS_MIN {
-            let least = (STORE_MIN * 10).div_ceil(3).max((BUFFERS_MIN * workers * 10).div_ceil(4));
             let part = if notifies { least.div_ceil(NOTIFY_PART - 1).min(NOTIFY_MAX) } else { 0 };
             // Divisions round down, each by less than one of its parts.
             return Err(fixed + least + part + if notifies { NOTIFY_PART } else { 0 });
         }
+        // Fewer ids are no failure: the oldest are forgotten sooner.
+        let ids = (ids * ID).min(rest / IDS_PART).min(rest - least.min(rest)) / ID;
+        let (store, buffers) = parts(rest - ids * ID);
         let broker = if embedded { buffers * workers / 2 } else { 0 };
         let share = (buffers - broker / workers) / 4;
         let buffer = size(share.min(BUFFER_MAX));
@@ -98,6 +114,7 @@ impl Budget {
             poll: buffer,
             broker: size(broker),
             notify: size(notify),
+            ids: size(ids.max(IDS_MIN)),
         })
     }
 }
@@ -116,7 +133,10 @@ mod tests {
         let by_worker = budget.fetch + 2 * budget.restore.max(budget.poll) + budget.produce;
         let fixed = PROGRAM + 2 * model + u64::from(workers) * (WORKER + by_worker as u64);
         let following = if copies { WORKER + 2 * budget.restore as u64 } else { 0 };
-        fixed + following + (budget.state + budget.profiles + budget.broker + budget.notify) as u64
+        fixed
+            + following
+            + (budget.state + budget.profiles + budget.broker + budget.notify) as u64
+            + if budget.ids as u64 > IDS_MIN { budget.ids as u64 * ID } else { 0 }
     }
 
     #[test]
@@ -127,11 +147,14 @@ mod tests {
                 let ways = [(false, false), (true, false), (false, true), (true, true)];
                 for ((copies, notifies), (model, embedded)) in ways.into_iter().flat_map(|way| models.map(|model| (way, model))) {
                     let limit = limit_mib << 20;
-                    let load = Load { workers, copies, model, embedded, notifies };
+                    let load = Load { workers, copies, model, embedded, notifies, ids: 1_000_000 };
                     match Budget::new(limit, load) {
                         Ok(budget) => {
                             assert!(sum(&budget, load) <= limit, "{limit_mib} MiB, {load:?}: {budget:?}");
                             assert_eq!(budget.notify > 0, notifies);
+                            let ids = budget.ids as u64;
+                            assert!((IDS_MIN..=1_000_000).contains(&ids), "{load:?}: {ids}");
+                            assert!(limit_mib < 4_096 || ids == 1_000_000, "{load:?}: there is room for all");
                         }
                         Err(least) => {
                             assert!(least > limit, "{limit_mib} MiB, {load:?} is refused for {least}");

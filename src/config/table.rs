@@ -97,7 +97,8 @@ settings! {
     /// For how many seconds a user's tx_id is known again when a payment comes by HTTP: its first id is answered, and nothing is
     /// written. 0 is never.
     DEDUP_SECONDS => dedup_s: u64 as Whole<0, { 7 * 24 * 3_600 }> = Text("3600");
-    /// How many tx_ids are remembered at most, the latest ones; each takes about 100 bytes, and they are read back at start.
+    /// How many tx_ids are remembered at most, the latest ones; each takes about 100 bytes, a twentieth of MEMORY_LIMIT at most. They are
+    /// read back from the topic when the first payment with one comes by HTTP.
     DEDUP_ENTRIES => dedup_entries: u64 as Whole<1_000, 100_000_000> = Text("1000000");
 
     ["Topics"]
@@ -246,6 +247,7 @@ impl Settings {
             model,
             embedded: self.broker == BrokerKind::Embedded,
             notifies: self.notify_targets.is_some(),
+            ids: if self.dedup_s > 0 { self.dedup_entries } else { 0 },
         };
         super::Budget::new(self.memory_limit, load)
     }

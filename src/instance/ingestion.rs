@@ -18,6 +18,7 @@ pub(super) fn start<B: Broker>(
     partitions: &[u32],
     params: &ScoringParams,
     directory: Arc<dyn Directory>,
+    dedup_entries: usize,
 ) -> Ingest {
     let find = |name: &str| topology.topics().find(name).expect("invariant: the topology has its topics");
     let of = |topic: topology::record::TopicId| partitions[usize::from(topic.0)];
@@ -31,7 +32,7 @@ pub(super) fn start<B: Broker>(
         user_partitions: of(users),
         params: params.clone(),
         dedup_ms: settings.dedup_s * 1000,
-        dedup_entries: usize::try_from(settings.dedup_entries).unwrap_or(usize::MAX),
+        dedup_entries,
         alone: settings.broker == BrokerKind::Embedded,
     };
     Ingest::start(broker, config, directory, Arc::new(RealClock))

@@ -222,7 +222,7 @@ impl Instance {
         let notes::Notes { labels, snoozes } = notes::start(settings, broker, &topology, &partitions, &params, stop);
         let orders = Orders::new(broker, &topology);
         let notifying = notify::start(settings, broker, &topology, &identity.name, &snoozes)?;
-        let ingest = ingestion::start(settings, broker, &topology, &partitions, &params, herald.directory());
+        let ingest = ingestion::start(settings, broker, &topology, &partitions, &params, herald.directory(), budget.ids);
         let projecting = Arc::default();
         let projection = Projection::start(settings, broker, &topology, &params, &identity.name, &projecting)?;
         let ends = Ends::follow(broker, &tasks, &health);
