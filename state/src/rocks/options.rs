@@ -10,7 +10,7 @@ use super::HASH_BYTES;
 /// What a user may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RocksOptions {
-    /// Memory for blocks, indexes, filters and memtables together. Memtables get half of it at most.
+    /// Memory for blocks, indexes, filters and memtables together. Memtables get half of it at most, and 128 MiB.
     pub memory_bytes: usize,
     /// How many partitions (active ones and standbys) are expected: each memtable's bucket table is sized by it.
     pub partitions: usize,
@@ -24,6 +24,9 @@ impl Default for RocksOptions {
     }
 }
 
+/// Memtables fill up whatever the machine has; beyond this they only hold what a file would hold as well.
+const MEMTABLES_MAX: usize = 128 << 20;
+
 /// The caches that all column families share, and the options made of them.
 pub(super) struct Tuning {
     pub(super) cache: Cache,
@@ -36,7 +39,7 @@ pub(super) struct Tuning {
 impl Tuning {
     pub(super) fn new(options: RocksOptions) -> Self {
         let memory = options.memory_bytes.max(8 << 20);
-        let memtable_bytes = memory / 2;
+        let memtable_bytes = (memory / 2).min(MEMTABLES_MAX);
         let cache = Cache::new_lru_cache(memory);
         // Charged to the cache, so that the sum is bounded; not stalling, because a flush is always on its way.
         let memtables = WriteBufferManager::new_write_buffer_manager_with_cache(memtable_bytes, false, cache.clone());
