@@ -32,11 +32,11 @@ const MAINTAIN: Duration = Duration::from_secs(30);
 
 /// What to do beside scoring, called about ten times a second.
 pub trait Attendant<B> {
-    /// Called once, when the instance runs.
+    /// Called once, when the instance runs; `url` is where it serves HTTP.
     ///
     /// # Errors
     /// What keeps the attendant from its work; the instance then ends.
-    fn begin(&mut self, instance: &Instance, broker: &Arc<B>) -> Result<(), Failure>;
+    fn begin(&mut self, instance: &Instance, broker: &Arc<B>, url: &str) -> Result<(), Failure>;
 
     /// Does a bit of work; false ends the instance.
     ///
@@ -56,7 +56,7 @@ pub trait Attendant<B> {
 pub struct Nobody;
 
 impl<B> Attendant<B> for Nobody {
-    fn begin(&mut self, _: &Instance, _: &Arc<B>) -> Result<(), Failure> {
+    fn begin(&mut self, _: &Instance, _: &Arc<B>, _: &str) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -169,11 +169,12 @@ pub fn serve<B: Broker>(
         let hint = "another program has this address: set HTTP_ADDR";
         Failure::new(format!("cannot listen on HTTP_ADDR {}", settings.http_addr)).caused_by(why).hint(hint)
     })?;
-    if let Ok(address) = listener.local_addr() {
-        info!(address = %address, "HTTP is served");
-        if settings.roles.is_asked() {
-            instance.serves_at(settings.http_advertised_addr.as_deref().unwrap_or(&address.to_string()));
-        }
+    // Not the setting's: that one's port may be 0.
+    let address = listener.local_addr().map_err(|why| Failure::new("the address of HTTP is not known").caused_by(why))?;
+    let url = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
+    info!(address = %address, url, "HTTP is served");
+    if settings.roles.is_asked() {
+        instance.serves_at(settings.http_advertised_addr.as_deref().unwrap_or(&address.to_string()));
     }
     let api = Arc::new(instance.api(settings));
     let doors = Doors {
@@ -184,7 +185,7 @@ pub fn serve<B: Broker>(
     };
     let server = runtime.spawn(crate::api::serve(api, listener, doors, stopped(shutdown)));
     info!(instance = instance.name, application = instance.topology.application(), "instance runs");
-    let outcome = attend(&instance, &broker, attendant, housekeeping, &stop);
+    let outcome = attend(&instance, &broker, &url, attendant, housekeeping, &stop);
     let ending = crate::clock::monotonic();
     let drained = instance.stop(DRAIN);
     let _ = shut.send(true);
@@ -207,11 +208,12 @@ fn tls(settings: &Settings) -> Result<Option<Tls>, Failure> {
 fn attend<B: Broker>(
     instance: &Instance,
     broker: &Arc<B>,
+    url: &str,
     attendant: &mut dyn Attendant<B>,
     housekeeping: &dyn Fn(&B),
     stop: &Stop,
 ) -> Result<(), Failure> {
-    attendant.begin(instance, broker)?;
+    attendant.begin(instance, broker, url)?;
     let mut last = crate::clock::monotonic();
     let mut restores = RestoreView::default();
     while !stop.raised() {

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use super::Failure;
 use crate::config::{CommandDefaults, Settings};
-use crate::demo::Show;
+use crate::demo::{COMMAND, Show, Wish};
 use crate::instance::{Blueprint, Identity};
 use crate::service;
 
 const EXAMPLES: &str = "\
 Examples:
-  mangrove demo                  until Ctrl-C; goes on from there at the next start
+  mangrove demo                  the last day, then what is paid now, until Ctrl-C; goes on from there at the next start
   mangrove demo --records 20000  that many more payments, then a summary
-  mangrove demo --rate 500       slower, to watch";
+  mangrove demo --rate 100       more at a time, after a shorter past";
 
 /// What to show, and how fast.
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long, value_name = "FOLDER", default_value = "./data/demo")]
     pub dir: PathBuf,
 
-    /// Payments a second; as fast as they go where it is not given with --records, else 1,000
+    /// Payments a second, once the past is made up for [default: 5; with --records as fast as they go]
     #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub rate: Option<u32>,
 }
@@ -36,13 +36,15 @@ impl Args {
     pub(super) fn defaults(&self) -> CommandDefaults {
         let inside = |name: &str| self.dir.join(name).to_string_lossy().into_owned();
         CommandDefaults {
-            command: "demo",
+            command: COMMAND,
             values: vec![
                 ("BROKER", "embedded".to_owned()),
                 ("STATE_DIR", inside("state")),
                 ("EMBEDDED_DIR", inside("broker")),
                 ("MODEL_PATH", inside("current.forest")),
                 ("MODEL_STORE", inside("models")),
+                // The demo has its first model trained, once there are habits to learn.
+                ("AUTO_TRAIN", "false".to_owned()),
                 // No warning of a Redis that nobody has here.
                 ("REDIS_URL", String::new()),
             ],
@@ -58,11 +60,6 @@ pub fn run(args: Args, settings: Settings) -> Result<(), Failure> {
     let identity = Identity::lock(&settings.state_dir, settings.instance_id.as_deref())?;
     let blueprint = Blueprint::new(&settings)?;
     let broker = service::embedded(&settings, &blueprint)?;
-    let rate = match (args.rate, args.records) {
-        (Some(rate), _) => Some(rate),
-        (None, Some(_)) => None,
-        (None, None) => Some(1_000),
-    };
-    let mut show = Show::new(args.records, rate, &settings);
+    let mut show = Show::new(Wish { records: args.records, rate: args.rate }, &settings);
     service::serve(&settings, identity, broker, blueprint, &mut show, &service::maintain)
 }

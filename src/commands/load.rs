@@ -39,8 +39,10 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 done, but a threshold is not met
 
 /// The time that a file begins with, where none is given: Monday 2024-01-01.
 const FILE_START_MS: i64 = 1_704_067_200_000;
-/// How far in the past the calendar begins where nothing says how long it goes on: room for hours at any rate.
-const OPEN_END_DAYS: f64 = 10.0 * 365.0;
+/// Days that an account is not used, of all that it lives: it grows into use, and fades.
+const UNUSED_DAYS: f64 = 19.5;
+/// A calendar may be so much longer than it is on average: what reaches beyond now bears the time of now.
+const SPARE_DAYS: f64 = 0.5;
 /// How often the bar moves.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -101,6 +103,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "to")]
     pub token_file: Option<PathBuf>,
 
+    /// Whom the target's certificate must come from (PEM) [default: whom the system trusts]
+    #[arg(long, value_name = "FILE", requires = "to")]
+    pub ca: Option<PathBuf>,
+
     /// Connections over HTTP; a user's payments keep to one
     #[arg(long, value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub connections: u32,
@@ -149,7 +155,7 @@ pub struct Args {
     #[arg(long, value_name = "TEXT")]
     pub run: Option<String>,
 
-    /// The first payment's time [default: so that the last one is about now; in a file 2024-01-01]
+    /// The first payment's time [default: so that the last one is about now; in a file 2024-01-01; --real-time where nothing says how long it goes on]
     #[arg(long, value_name = "TIME", value_parser = time_ms)]
     pub start: Option<i64>,
 
@@ -252,7 +258,8 @@ impl Args {
 
     fn params(&self, now_ms: i64) -> LoadParams {
         let file = matches!(self.to, Some(Target::File(_)));
-        let back_days = self.days().unwrap_or(OPEN_END_DAYS) * 1.1 + 1.0;
+        let unused = if self.account_days > 0.0 { (UNUSED_DAYS / self.account_days).min(0.5) } else { 0.0 };
+        let back_days = self.days().map_or(0.0, |days| days / (1.0 - unused) + SPARE_DAYS);
         #[expect(clippy::cast_possible_truncation, reason = "clamped: a time before 1970 is none")]
         let start_ms = if file { FILE_START_MS } else { (now_ms as f64 - back_days * 86_400_000.0).max(0.0) as i64 };
         let generator = GeneratorParams {
@@ -275,7 +282,8 @@ impl Args {
             late_by_ms: i64::try_from(self.late_by.as_millis()).unwrap_or(i64::MAX),
             out_of_order: self.out_of_order,
             poison: self.poison,
-            real_time: self.real_time,
+            // A calendar without an end has no place that ends now.
+            real_time: self.real_time || (!file && self.start.is_none() && self.days().is_none()),
         };
         let bursts = self.burst_every.map(|every_s| Bursts { every_s, for_s: self.burst_for, factor: self.burst_factor });
         LoadParams {
@@ -287,7 +295,6 @@ impl Args {
             max_pending: self.max_pending,
             patience: self.patience,
             read_back: !self.no_verdicts,
-            stamped_by_event: false,
         }
     }
 }
@@ -346,6 +353,7 @@ fn http(url: &str, args: &Args, settings: &Settings) -> Result<HttpTarget, Failu
     Ok(HttpTarget {
         url: url.to_owned(),
         token: token.transpose()?,
+        authority: args.ca.clone(),
         connections: args.connections as usize,
         batch: if answers { 1 } else { args.batch as usize },
         verdict_in_answer: answers,
@@ -430,6 +438,49 @@ fn tell(report: &Report, json: bool) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn params(line: &str) -> LoadParams {
+        let cli = <crate::commands::Cli as clap::Parser>::parse_from(line.split(' '));
+        let crate::commands::Command::Load(args) = cli.command else { panic!("{line}") };
+        args.params(NOW_MS)
+    }
+
+    const NOW_MS: i64 = 1_795_428_000_000;
+    const DAY_MS: i64 = 86_400_000;
+
+    /// The last payment's time that the calendar has, before it is held against the clock.
+    fn last_ms(params: &LoadParams, count: usize) -> i64 {
+        let generator = crate::generator::Generator::new(&params.traffic.generator).unwrap();
+        generator.take(count).map(|payment| payment.timestamp_ms).last().unwrap()
+    }
+
+    #[test]
+    fn the_calendar_of_a_load_ends_today() {
+        for line in [
+            "mangrove load --count 300000",
+            "mangrove load --rate 100 --duration 50m",
+            "mangrove load --count 9000 --users 100 --account-days 0",
+        ] {
+            let params = params(line);
+            let count = if line.contains("9000") { 9_000 } else { 300_000 };
+            let last = last_ms(&params, count);
+            assert!(
+                !params.traffic.real_time && last > NOW_MS - DAY_MS && last < NOW_MS,
+                "{line}: {} ms before now",
+                NOW_MS - last
+            );
+        }
+    }
+
+    #[test]
+    fn one_without_an_end_pays_now_and_a_file_or_a_start_has_its_own_time() {
+        assert!(params("mangrove load").traffic.real_time);
+        assert!(params("mangrove load --rate 10").traffic.real_time);
+        let started = params("mangrove load --start 2025-01-01T00:00:00Z");
+        assert!(!started.traffic.real_time && started.traffic.generator.start_ms == 1_735_689_600_000);
+        let file = params("mangrove load --to f.csv --count 5");
+        assert!(!file.traffic.real_time && file.traffic.generator.start_ms == FILE_START_MS, "the same seed gives the same file");
+    }
 
     #[test]
     fn mixes_are_read_strictly() {

@@ -6,7 +6,7 @@ import { meter } from './charts.js';
 /** Fields of the order: name, label, what it begins with, bounds, and by what the figure is divided. */
 const FIELDS = [
   ['rate', 'Payments a second', 500, { min: 1, max: 100_000, step: 1 }, 1],
-  ['users', 'People', 400, { min: 1, max: 200_000, step: 1 }, 1],
+  ['users', 'People', 50_000, { min: 1, max: 200_000, step: 1 }, 1],
   ['anomalies', 'Anomalies, %', 1, { min: 0, max: 50, step: 'any' }, 100],
   ['late', 'Late, %', 0, { min: 0, max: 100, step: 'any' }, 100],
   ['out_of_order', 'Out of order, %', 0, { min: 0, max: 100, step: 'any' }, 100],

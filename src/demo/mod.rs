@@ -1,8 +1,9 @@
 //! The demo: synthetic payments with injected anomalies through a real instance on the embedded broker, and what becomes of them.
 //!
-//! It goes on where it was: its users keep their habits (same seed), and the next payments follow the last ones in event time.
+//! It goes on where it was: its users keep their habits (same seed), and the next payments follow the last ones in event time, up to now.
 
 mod feed;
+mod plan;
 mod tally;
 
 use std::sync::{Arc, OnceLock};
@@ -12,17 +13,22 @@ use indicatif::{ProgressBar, ProgressStyle};
 use topology::broker::{Broker, BrokerError};
 use tracing::info;
 
-use crate::clock::{monotonic, since};
-use crate::config::Settings;
+use crate::clock::{monotonic, now_ms, since};
+use crate::config::{Origin, Settings};
 use crate::failure::Failure;
-use crate::instance::Instance;
+use crate::instance::{Instance, first_order};
 use crate::load::{Control, Places, to_topic};
 use crate::output::Output;
 use crate::service::Attendant;
+use crate::training::ROWS_MIN;
+use crate::training::jobs::Order;
 
 use feed::Feed;
+pub use plan::{RATE, Wish};
 use tally::Tally;
 
+/// The command's name, as settings tell where they are from.
+pub const COMMAND: &str = "demo";
 /// How often the line of figures is drawn.
 const DRAW: Duration = Duration::from_secs(1);
 /// Anomalies shown a second, the worst first; the others are counted.
@@ -30,11 +36,14 @@ const SHOWN_A_SECOND: usize = 3;
 
 /// The demo's attendant: feeds payments, follows verdicts, shows both.
 pub struct Show<B: Broker = crate::broker::embedded::EmbeddedBroker> {
-    records: Option<u64>,
-    rate: Option<u32>,
+    wish: Wish,
     names: (String, String),
     auto_train: bool,
-    http: String,
+    /// The training that makes the first model, where the demo orders it: once there are enough habits to learn.
+    first: Option<Order>,
+    ordered: Option<String>,
+    /// The past is over.
+    live: bool,
     bar: ProgressBar,
     feed: Option<Feed>,
     tally: Option<Tally<B>>,
@@ -47,16 +56,18 @@ pub struct Show<B: Broker = crate::broker::embedded::EmbeddedBroker> {
 }
 
 impl<B: Broker> Show<B> {
-    /// Shows so many payments (or goes on until it is stopped), so many a second (or as fast as they go).
+    /// Shows what is asked for.
     #[must_use]
-    pub fn new(records: Option<u64>, rate: Option<u32>, settings: &Settings) -> Self {
+    pub fn new(wish: Wish, settings: &Settings) -> Self {
+        let ours = settings.origin("AUTO_TRAIN") == Some(&Origin::Command(COMMAND));
         let style = ProgressStyle::with_template("{spinner} {msg}").expect("invariant: the template is valid");
         Self {
-            records,
-            rate,
+            wish,
             names: (settings.transactions_topic.clone(), settings.verdicts_topic.clone()),
             auto_train: settings.auto_train,
-            http: crate::instance::url(settings.http_addr),
+            first: ours.then(|| first_order(settings)),
+            ordered: None,
+            live: false,
             bar: ProgressBar::new_spinner().with_style(style),
             feed: None,
             tally: None,
@@ -68,7 +79,12 @@ impl<B: Broker> Show<B> {
         }
     }
 
+    fn waits(&self) -> bool {
+        self.auto_train || self.first.is_some()
+    }
+
     fn draw(&mut self, instance: &Instance) {
+        let waits = self.waits();
         let Some(tally) = &mut self.tally else { return };
         let elapsed = since(self.drawn).as_secs_f64();
         let rate = (tally.seen() - self.seen_then) as f64 / elapsed.max(1e-3);
@@ -83,7 +99,7 @@ impl<B: Broker> Show<B> {
         for line in tally.worst(SHOWN_A_SECOND) {
             self.bar.println(line);
         }
-        let waiting = if self.model.is_none() { ", no model yet: trained at 1,000 payments" } else { "" };
+        let waiting = if self.model.is_none() && waits { ", no model yet: habits are learned first" } else { "" };
         let message = format!("{rate:.0} payments/s, {}{waiting}", tally.line());
         self.bar.set_message(message.clone());
         self.bar.tick();
@@ -98,23 +114,22 @@ fn failed(why: BrokerError) -> Failure {
 }
 
 impl<B: Broker> Attendant<B> for Show<B> {
-    fn begin(&mut self, instance: &Instance, broker: &Arc<B>) -> Result<(), Failure> {
+    fn begin(&mut self, instance: &Instance, broker: &Arc<B>, url: &str) -> Result<(), Failure> {
         let topics = instance.topology.topics();
         let find = |name: &str| topics.find(name).expect("invariant: the scoring topology has its topics");
         let (transactions, verdicts) = (find(&self.names.0), find(&self.names.1));
         let partitions = instance.partitions[usize::from(transactions.0)];
         let mut output = Output::stdout();
-        output.line(&format!("Mangrove demo: the dashboard is at {}", self.http))?;
+        output.line(&format!("Mangrove demo: the dashboard is at {url}"))?;
         output.line(
             "  a profile: GET /v1/users/{id}/profile   metrics: GET /metrics   stop with Ctrl-C, go on with the same command",
         )?;
         let tally = Tally::follow(&**broker, verdicts).map_err(failed)?;
-        let feed = Feed::start(&**broker, transactions, partitions, self.records, self.rate, tally.injected())?;
+        let feed = Feed::start(&**broker, transactions, partitions, self.wish, tally.injected())?;
         if let Some(dead_letters) = instance.topology.dead_letters() {
-            let (taken_over, event_ms) = feed.handles();
+            let taken_over = feed.taken_over();
             let (places, broker) = (Places { transactions, verdicts, dead_letters }, Arc::clone(broker));
-            let control =
-                Control::new(taken_over, event_ms, move |params, shared| to_topic(&*broker, &places, true, params, shared));
+            let control = Control::new(taken_over, move |params, shared| to_topic(&*broker, &places, true, params, shared));
             // One that was put there before goes on: there is one demo in a process.
             let _there_already = instance.load.set(control);
             self.load = Arc::clone(&instance.load);
@@ -126,11 +141,27 @@ impl<B: Broker> Attendant<B> for Show<B> {
     }
 
     fn tend(&mut self, instance: &Instance) -> Result<bool, Failure> {
+        let waits = self.waits();
         let (Some(feed), Some(tally)) = (&mut self.feed, &mut self.tally) else { return Ok(false) };
         feed.check()?;
         tally.read().map_err(failed)?;
-        if instance.model.get().is_some() || !self.auto_train {
+        feed.saw(tally.seen());
+        if instance.model.get().is_some() || !waits {
             feed.go_on();
+        } else if let Some(order) = &self.first {
+            let learned = if feed.plan().learn == u64::MAX { ROWS_MIN as u64 } else { feed.plan().learn };
+            let waits =
+                self.ordered.as_ref().and_then(|id| instance.training.jobs.get(id)).is_some_and(|job| !job.phase.has_ended());
+            if tally.seen() >= learned && !waits {
+                // A full queue is one that trains: the next look finds out what came of it.
+                self.ordered = instance.training.jobs.submit(order.clone(), now_ms()).ok();
+            }
+        }
+        if !self.live && feed.is_live() {
+            self.live = true;
+            let rate = self.wish.rate.unwrap_or(RATE);
+            self.bar
+                .println(format!("the past is made up for; from here on payments come as they are made, about {rate} a second"));
         }
         let done = feed.sent_all().is_some_and(|sent| tally.seen() >= sent);
         if done || since(self.drawn) >= DRAW {

@@ -47,6 +47,8 @@ pub struct GeneratorParams {
     /// How long an account lives, in days, on average: it opens, grows into use, fades, and another one with habits of its own takes
     /// its place. None: all live for ever.
     pub account_days: Option<f64>,
+    /// People live all over the world: their hours are spread over the day, and about as much is paid at any time of it.
+    pub worldwide: bool,
     /// What transaction ids begin with; none is made of seed and stream.
     pub id_prefix: Option<String>,
 }
@@ -66,6 +68,7 @@ impl Default for GeneratorParams {
             currency: "USD".to_owned(),
             skew: None,
             account_days: None,
+            worldwide: false,
             id_prefix: None,
         }
     }

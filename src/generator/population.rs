@@ -86,7 +86,15 @@ impl Population {
     pub(super) fn new(params: &GeneratorParams, rng: &mut impl Rng) -> Self {
         let merchant_by_popularity = Weighted::new(&falling(params.merchants, MERCHANT_RANK_OFFSET, MERCHANT_EXPONENT));
         let merchants: Box<[Arc<str>]> = (0..params.merchants).map(merchant_name).collect();
-        let users: Box<[User]> = (0..params.users).map(|number| User::new(number, &merchant_by_popularity, rng)).collect();
+        let users: Box<[User]> = (0..params.users)
+            .map(|number| {
+                let mut user = User::new(number, &merchant_by_popularity, rng);
+                if params.worldwide {
+                    user.rhythm = user.rhythm.elsewhere(below(rng, HOURS_PER_DAY as u32) as usize);
+                }
+                user
+            })
+            .collect();
         let (offset, exponent) = params.skew.map_or((USER_RANK_OFFSET, USER_EXPONENT), |skew| (1.0, skew));
         let activity = falling(params.users, offset, exponent);
         let mean_activity = activity.iter().sum::<f64>() / f64::from(params.users);

@@ -35,6 +35,11 @@ impl Rhythm {
 
     pub(super) const WEEKENDS: usize = WEEKEND.len();
 
+    /// The same one, so many hours to the west.
+    pub(super) fn elsewhere(self, hours: usize) -> Self {
+        Self::new((self.favourite_hour() + hours) % HOURS_PER_DAY, self.0 % WEEKEND.len())
+    }
+
     fn favourite_hour(self) -> usize {
         self.0 / WEEKEND.len()
     }

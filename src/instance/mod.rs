@@ -25,7 +25,6 @@ mod workers;
 #[cfg(test)]
 mod failing_workers;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -66,6 +65,7 @@ pub use notify::{sender as notification_sender, targets as notification_targets,
 pub use parts::{application, load_model, save_model, scoring_params, topic_names};
 pub use restore_view::RestoreView;
 pub use topics::{Creation, Found, TOMBSTONE_RETENTION_MS, check_partitions, ensure};
+pub use training::first_order;
 pub use workers::Workers;
 
 pub use crate::stop::Stop;
@@ -525,12 +525,6 @@ fn introduction(plan: &workers::Plan, topology: &Topology, settings: &Settings) 
         topic: topology.members().expect("invariant: the scoring topology has a members topic"),
         users: (topology.subs().len() - 1) as u16,
     }
-}
-
-/// The address of a server that was asked for, as people and peers call it.
-#[must_use]
-pub fn url(address: SocketAddr) -> String {
-    format!("http://{address}")
 }
 
 #[cfg(test)]

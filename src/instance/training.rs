@@ -58,6 +58,12 @@ fn retrain_source(settings: &Settings) -> Source {
     if keeps_enough { Source::Logged } else { Source::Verdicts }
 }
 
+/// What makes the first model of an application.
+#[must_use]
+pub fn first_order(settings: &Settings) -> Order {
+    order(settings, Source::Verdicts, Span::All, Promotion::IfPassed, "first model")
+}
+
 /// An order with the defaults.
 fn order(settings: &Settings, source: Source, span: Span, promotion: Promotion, why: &'static str) -> Order {
     let (trees, samples) = (training::TREES, training::SAMPLES);
@@ -120,7 +126,7 @@ pub(super) fn start<B: Broker>(
         spawn("shadows", move || shadows.run(&|| stopped.raised()));
     }
     if settings.auto_train && streams && registry.view().active().is_none() {
-        let first = order(settings, Source::Verdicts, Span::All, Promotion::IfPassed, "first model");
+        let first = first_order(settings);
         let (broker, registry, jobs, stop) = (Arc::clone(broker), registry.clone(), jobs.clone(), stop.clone());
         spawn("first-training", move || {
             let mut reader = None;

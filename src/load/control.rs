@@ -1,6 +1,6 @@
 //! Starting and stopping synthetic load from elsewhere: what the demo lends to its HTTP interface.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ impl Default for Order {
         let GeneratorParams { seed, .. } = GeneratorParams::default();
         Self {
             rate: 1_000.0,
-            users: 400,
+            users: 50_000,
             skew: None,
             seed,
             anomalies: Share::try_from(0.01).expect("invariant: it is a share"),
@@ -69,7 +69,7 @@ impl Default for Order {
 }
 
 impl Order {
-    fn params(&self, start_ms: i64, now_ms: i64) -> Result<LoadParams, Refusal> {
+    fn params(&self, now_ms: i64) -> Result<LoadParams, Refusal> {
         let wrong = |field, expected: &str| Err(Refusal::Invalid { field, expected: expected.to_owned() });
         if !(self.rate > 0.0 && self.rate <= RATE_MAX) {
             return wrong("/rate", "above 0, up to 100,000 a second");
@@ -89,18 +89,19 @@ impl Order {
             // Another sequence of payments each time, by the same people.
             stream: u32::try_from((now_ms / 1000) & 0x7fff_ffff).expect("invariant: 31 bits"),
             id_prefix: Some(format!("load-{now_ms:x}-")),
-            start_ms,
+            start_ms: now_ms,
+            worldwide: true,
             ..GeneratorParams::default()
         };
         let Self { late, out_of_order, poison, .. } = *self;
-        let traffic = TrafficParams { generator, late, out_of_order, poison, ..TrafficParams::default() };
+        // Who looks at it looks at now.
+        let traffic = TrafficParams { generator, late, out_of_order, poison, real_time: true, ..TrafficParams::default() };
         let params = LoadParams {
             traffic,
             rate: Some(self.rate),
             bursts: self.bursts,
             count: self.count,
             duration: self.duration_s.map(Duration::from_secs_f64),
-            stamped_by_event: true,
             ..LoadParams::default()
         };
         match params.check() {
@@ -169,19 +170,16 @@ pub struct Control {
     launch: Launch,
     /// The demo's own payments are over for good.
     taken_over: Arc<AtomicBool>,
-    /// The time of the latest payment of all.
-    event_ms: Arc<AtomicI64>,
     last: Mutex<Last>,
 }
 
 impl Control {
-    /// Takes the place of payments that end once `taken_over` is set; `event_ms` is the time that the latest of them had.
+    /// Takes the place of payments that end once `taken_over` is set.
     pub fn new(
         taken_over: Arc<AtomicBool>,
-        event_ms: Arc<AtomicI64>,
         launch: impl Fn(&LoadParams, &Shared) -> Result<Report, Failure> + Send + Sync + 'static,
     ) -> Self {
-        Self { launch: Arc::new(launch), taken_over, event_ms, last: Mutex::default() }
+        Self { launch: Arc::new(launch), taken_over, last: Mutex::default() }
     }
 
     /// Starts a load.
@@ -194,15 +192,11 @@ impl Control {
         if last.session.is_some() {
             return Err(Refusal::Running);
         }
-        let params = order.params(self.event_ms.load(Ordering::Acquire), now_ms())?;
+        let params = order.params(now_ms())?;
         self.taken_over.store(true, Ordering::Release);
-        let (launch, event_ms) = (Arc::clone(&self.launch), Arc::clone(&self.event_ms));
+        let launch = Arc::clone(&self.launch);
         let prefix = params.traffic.generator.id_prefix.clone().unwrap_or_default();
-        let work = move |shared: &Arc<Shared>| {
-            let report = launch(&params, shared);
-            event_ms.fetch_max(shared.event_ms(), Ordering::AcqRel);
-            report
-        };
+        let work = move |shared: &Arc<Shared>| launch(&params, shared);
         let session = Session::start(prefix, work).map_err(|why| Refusal::Failed(why.to_string()))?;
         *last = Last { session: Some(session), order: Some(order), report: None, error: None };
         drop(last);
@@ -255,14 +249,13 @@ mod tests {
 
     /// A load that lasts until it is stopped.
     fn control() -> Control {
-        let launch = |params: &LoadParams, shared: &Shared| {
+        let launch = |_: &LoadParams, shared: &Shared| {
             while !shared.is_stopped() && !shared.has_failed() {
                 std::thread::yield_now();
             }
-            shared.reached(params.traffic.generator.start_ms + 5_000);
             Ok(Report { sent: 7, ..Report::default() })
         };
-        Control::new(Arc::default(), Arc::new(AtomicI64::new(1_000)), launch)
+        Control::new(Arc::default(), launch)
     }
 
     fn until_stopped(control: &Control) -> Status {
@@ -286,7 +279,6 @@ mod tests {
         assert_eq!(control.stop().error, None);
         let stopped = until_stopped(&control);
         assert_eq!(stopped.report.map(|report| report.sent), Some(7));
-        assert_eq!(control.event_ms.load(Ordering::Acquire), 6_000, "the next one goes on from there in time");
         assert_eq!(control.start(Order { rate: 5.0, ..Order::default() }).unwrap().report, None);
         control.end();
     }

@@ -39,8 +39,6 @@ pub struct LoadParams {
     pub patience: Duration,
     /// Whether verdicts and dead letters are read back.
     pub read_back: bool,
-    /// Records bear their payment's time and not that of their sending. Kafka's topics refuse and delete by it.
-    pub stamped_by_event: bool,
 }
 
 impl Default for LoadParams {
@@ -54,7 +52,6 @@ impl Default for LoadParams {
             max_pending: 1_000_000,
             patience: Duration::from_secs(30),
             read_back: true,
-            stamped_by_event: false,
         }
     }
 }
@@ -129,8 +126,7 @@ pub(super) fn drive(params: &LoadParams, sink: &mut dyn Sink, shared: &Shared) -
         }
         let now = began_ms + i64::try_from(offset.as_millis()).unwrap_or(i64::MAX / 2);
         value.clear();
-        event.write(if params.stamped_by_event { i64::MAX / 2 } else { now }, &mut value);
-        let timestamp_ms = if params.stamped_by_event { event.payment.timestamp_ms } else { now };
+        event.write(now, &mut value);
         {
             let mut ledger = shared.ledger();
             let (label, poison) = (event.label(), event.poison.is_some());
@@ -141,8 +137,7 @@ pub(super) fn drive(params: &LoadParams, sink: &mut dyn Sink, shared: &Shared) -
                 ledger.forget(event.number);
             }
         }
-        shared.reached(event.payment.timestamp_ms);
-        sink.send(&event, &value, timestamp_ms)?;
+        sink.send(&event, &value, now)?;
     }
     sink.finish()?;
     driven.took = since(driven.began);

@@ -1,6 +1,6 @@
 //! A load under way: what whoever watches it sees, and how it is told to stop.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,8 +21,6 @@ pub struct Shared {
     over: AtomicBool,
     /// One of the threads failed: the others have nothing to do any more.
     failed: AtomicBool,
-    /// The time of the latest payment, in the generator's calendar.
-    event_ms: AtomicI64,
     began: Duration,
     ledger: Mutex<Ledger>,
 }
@@ -33,7 +31,6 @@ impl Shared {
             stop: AtomicBool::new(false),
             over: AtomicBool::new(false),
             failed: AtomicBool::new(false),
-            event_ms: AtomicI64::new(0),
             began: monotonic(),
             ledger: Mutex::new(Ledger::new(prefix)),
         }
@@ -66,16 +63,6 @@ impl Shared {
 
     pub(super) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
-    }
-
-    pub(super) fn reached(&self, event_ms: i64) {
-        self.event_ms.fetch_max(event_ms, Ordering::AcqRel);
-    }
-
-    /// The latest payment's time.
-    #[must_use]
-    pub fn event_ms(&self) -> i64 {
-        self.event_ms.load(Ordering::Acquire)
     }
 
     /// How far it is.

@@ -20,7 +20,7 @@ fn mangrove(root: &TempDir, arguments: &[&str]) -> Command {
 fn a_bundle_holds_what_helps_and_nobody_s_secrets_or_ids() {
     let root = TempDir::new().expect("a folder");
     // A store with real users in it.
-    let demo = mangrove(&root, &["demo", "--dir", "demo", "--records", "500"]).output().expect("it runs");
+    let demo = mangrove(&root, &["demo", "--dir", "demo", "--records", "4000"]).output().expect("it runs");
     assert!(demo.status.success(), "{}", String::from_utf8_lossy(&demo.stderr));
     let digest = "ab".repeat(32);
     let log = format!(

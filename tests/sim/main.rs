@@ -6,6 +6,7 @@ mod backtest;
 mod backtest_reference;
 mod backups;
 mod bundles;
+mod demo;
 mod embedded_broker;
 mod eviction;
 mod ingestion;
