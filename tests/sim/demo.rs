@@ -3,8 +3,9 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use mangrove::clock::{monotonic, now_ms, since};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -50,19 +51,15 @@ impl Demo {
     }
 
     fn until<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-        let begun = Instant::now();
+        let begun = monotonic();
         loop {
             if let Some(found) = look() {
                 return found;
             }
-            assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+            assert!(since(begun) < PATIENCE, "not within {PATIENCE:?}: {what}");
             std::thread::park_timeout(Duration::from_millis(20));
         }
     }
-}
-
-fn now_ms() -> i64 {
-    i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis()).expect("a time")
 }
 
 #[test]
