@@ -73,10 +73,10 @@ fn walk<const GROUPS: usize>(height: u32, nodes: &[u32], leaves: &[u32], values:
     // A place is its tree's root and k; the next one is that root and 2k + 1, or one more.
     let down = _mm256_sub_epi32(_mm256_set1_epi32(1), roots);
     let mut at = [roots; GROUPS];
-    assert!(nodes.len() == GROUPS * LANES << height && leaves.len() == nodes.len());
+    assert!(nodes.len() == (GROUPS * LANES) << height && leaves.len() == nodes.len());
     for _ in 0..height {
         for (group, at) in at.iter_mut().enumerate() {
-            let node = gather(&nodes[group * LANES << height..], *at);
+            let node = gather(&nodes[(group * LANES) << height..], *at);
             // Of a feature's four bits a permutation takes three; the last one chooses between both.
             let upper = _mm256_srai_epi32::<31>(_mm256_slli_epi32::<28>(node));
             let chosen =
@@ -88,7 +88,7 @@ fn walk<const GROUPS: usize>(height: u32, nodes: &[u32], leaves: &[u32], values:
     let splits = _mm256_set1_epi32((1 << height) - 1);
     let mut sums = _mm256_setzero_si256();
     for (group, &at) in at.iter().enumerate() {
-        let paths = gather(&leaves[group * LANES << height..], _mm256_sub_epi32(at, splits));
+        let paths = gather(&leaves[(group * LANES) << height..], _mm256_sub_epi32(at, splits));
         let low = _mm256_and_si256(paths, _mm256_set1_epi64x(0xffff_ffff));
         sums = _mm256_add_epi64(sums, _mm256_add_epi64(low, _mm256_srli_epi64::<32>(paths)));
     }
