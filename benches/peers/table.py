@@ -8,6 +8,7 @@ import collections, json, pathlib, statistics, sys
 
 COLUMNS = [
     ("rec/s", "steady_rec_s", 0), ("CPU us/rec", "cpu_us_rec", 1), ("broker us/rec", "broker_us_rec", 1), ("peak RSS MiB", "peak_rss_mib", 0),
+    ("state, bytes a user", "state_bytes_per_user", 0),
     ("p50 ms", "lat_p50", 1), ("p99 ms", "lat_p99", 1), ("p99.9 ms", "lat_p999", 1),
     ("restart, state kept, s", "kept_all_s", 1), ("wiped, s", "wiped_all_s", 1), ("restore rec/s", "wiped_restore_rec_s", 0),
 ]

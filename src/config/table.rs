@@ -65,7 +65,7 @@ settings! {
     /// What a crash may cost: nothing (exactly_once), or verdicts that appear twice under one id (at_least_once).
     PROCESSING_GUARANTEE => processing_guarantee: ProcessingGuarantee as OneOf<ProcessingGuarantee> =
         Text("exactly_once");
-    /// The longest time between commits, in milliseconds. Under little load they come sooner.
+    /// The longest time between commits, in milliseconds. Transactions end sooner under little load.
     COMMIT_INTERVAL_MS => commit_interval_ms: u64 as Whole<1, 60_000> = Text("100");
     /// Milliseconds after which the broker ends a transaction that its owner left open. A broker takes at most its own
     /// transaction.max.timeout.ms, 15 minutes as Kafka comes.

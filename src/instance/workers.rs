@@ -76,7 +76,8 @@ impl Plan {
             member: self.member(index),
             exactly_once: self.exactly_once,
             commit_interval_ms: self.commit_interval_ms,
-            commit_idle_ms: COMMIT_IDLE_MS.min(self.commit_interval_ms),
+            // At-least-once a verdict is there before its commit: to commit early gains nothing, and the worker waits meanwhile.
+            commit_idle_ms: if self.exactly_once { COMMIT_IDLE_MS.min(self.commit_interval_ms) } else { self.commit_interval_ms },
             max_poll_records: MAX_POLL_RECORDS,
             cache_bytes: self.cache_bytes,
             max_changed: (self.poll_bytes / CHANGED_BYTES).clamp(1, MAX_CHANGED),
@@ -168,5 +169,29 @@ fn watch<B: Broker>(slots: &[Arc<Slot<B>>], health: &Health, stop: &Stop) {
                 tried[index] = Some(monotonic());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_transactions_end_sooner_where_there_is_nothing_more_to_do() {
+        let plan = |exactly_once| Plan {
+            application: "app".into(),
+            instance: "one".into(),
+            count: 1,
+            exactly_once,
+            commit_interval_ms: 100,
+            transaction_timeout_ms: 10_000,
+            cache_bytes: 1 << 20,
+            poll_bytes: 1 << 20,
+            start_from: StartFrom::Refuse,
+            dead_letter_max_bytes: 1 << 20,
+            leave_for_good: false,
+            leads: Vec::new(),
+        };
+        assert_eq!([true, false].map(|exactly_once| plan(exactly_once).worker(0).commit_idle_ms), [COMMIT_IDLE_MS, 100]);
     }
 }

@@ -22,7 +22,7 @@ pub struct KafkaConfig {
     pub session_timeout_ms: u64,
     /// `compression.type` of what is written.
     pub compression: String,
-    /// How long the producer waits for a batch to fill. Flushes and commits do not wait for it.
+    /// How long a producer waits for a batch to fill. Flushes and commits do not wait for it, nor do members without transactions.
     pub linger_ms: u64,
     /// How long the broker holds a fetch for which it has nothing.
     pub fetch_wait_ms: u64,
@@ -286,10 +286,16 @@ impl KafkaConfig {
         config.set("socket.timeout.ms", timeout.saturating_sub(100).clamp(900, 30_000).to_string());
         let timeout = timeout.to_string();
         let mut ours = vec![("enable.idempotence", "true"), ("acks", "all"), ("delivery.report.only.error", "true")];
-        if let Some(id) = &member.transactional_id {
-            ours.push(("transactional.id", id));
-            ours.push(("transaction.timeout.ms", &timeout));
-            ours.extend(RETRIES);
+        match &member.transactional_id {
+            Some(id) => {
+                ours.push(("transactional.id", id));
+                ours.push(("transaction.timeout.ms", &timeout));
+                ours.extend(RETRIES);
+            }
+            // Nothing flushes before the commit: verdicts are not to wait for company, and under load they find it in the queue.
+            None => {
+                config.set("linger.ms", "0");
+            }
         }
         self.finish(config, &ours)
     }
@@ -310,5 +316,29 @@ pub(super) fn explain(name: &str, error: &KafkaError) -> String {
         }
         // librdkafka's remaining complaints name properties, not values.
         other => format!("{name}: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_transactions_nothing_waits_for_company_unless_the_operator_says_so() {
+        let linger = |config: &KafkaConfig, transactional_id: Option<&str>| {
+            let member = MemberConfig {
+                group: "app".into(),
+                instance: "app-0".into(),
+                transactional_id: transactional_id.map(str::to_owned),
+                transaction_timeout_ms: 10_000,
+                leads: Vec::new(),
+            };
+            let written = config.writing(&member, Extremes { smallest: 1 << 20, largest: 1 << 20 });
+            written.get("linger.ms").map(str::to_owned)
+        };
+        let mut config = KafkaConfig::default();
+        assert_eq!([None, Some("app-0")].map(|id| linger(&config, id)), [Some("0".to_owned()), Some("5".to_owned())]);
+        config.properties.insert("linger.ms".to_owned(), "20".to_owned());
+        assert_eq!([None, Some("app-0")].map(|id| linger(&config, id)), [Some("20".to_owned()), Some("20".to_owned())]);
     }
 }
