@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${MANGROVE_TEST_KAFKA:?set it to the address of a Kafka broker}"
 export MANGROVE_TEST_KAFKA FIGURE_PAYMENTS="${FIGURE_PAYMENTS:-1020000}"
-for run in 1 2 3; do
+for _ in 1 2 3; do
   for figure in fail_over_with_a_standby fail_over_without_one restart_with_its_disk; do
     scripts/cargo.sh test --release --workspace --test kafka -- --ignored --exact --nocapture "end_to_end::figures::figure_$figure" \
       | grep --line-buffered '^{"figure"'

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${MANGROVE_TEST_KAFKA:?set it to the address of a Kafka broker}"
 export MANGROVE_TEST_KAFKA
-for run in 1 2 3; do
+for _ in 1 2 3; do
   scripts/cargo.sh test --release --workspace --test kafka -- --ignored --exact --nocapture end_to_end::figures::figure_rollback \
     | grep --line-buffered '^{"figure"'
 done
