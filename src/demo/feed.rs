@@ -215,8 +215,7 @@ impl<P: Publisher> Post<'_, P> {
     /// Waits, with all that was sent under way, as long as there is something to wait for.
     fn wait(&mut self, left: impl Fn() -> Option<Duration>) -> Result<(), BrokerError> {
         if left().is_some() {
-            self.publisher.flush()?;
-            self.shared.sent.store(self.sent, Ordering::Release);
+            self.flush()?;
         }
         while let Some(left) = left().filter(|_| !self.shared.is_over()) {
             std::thread::park_timeout(left.min(LOOK));

@@ -220,7 +220,7 @@ impl Ingest {
         if payment.tx_id.is_none() || self.config.dedup_ms == 0 {
             return Home::Here;
         }
-        let homes = Arc::clone(&self.shared.homes.lock().unwrap_or_else(PoisonError::into_inner));
+        let homes = self.shared.homes.lock().unwrap_or_else(PoisonError::into_inner);
         let home = homes.get(payment.partition as usize).cloned().unwrap_or(Home::Nowhere);
         if home == Home::Reading {
             self.shared.asked.store(true, Ordering::Relaxed);

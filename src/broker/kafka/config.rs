@@ -320,21 +320,26 @@ pub(super) fn explain(name: &str, error: &KafkaError) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    pub(in super::super) const LIMITS: Extremes = Extremes { smallest: 1 << 20, largest: 1 << 20 };
+
+    /// A member that writes in transactions, or not.
+    pub(in super::super) fn member(transactional_id: Option<&str>) -> MemberConfig {
+        MemberConfig {
+            group: "app".into(),
+            instance: "app-0".into(),
+            transactional_id: transactional_id.map(str::to_owned),
+            transaction_timeout_ms: 10_000,
+            leads: Vec::new(),
+        }
+    }
 
     #[test]
     fn without_transactions_nothing_waits_for_company_unless_the_operator_says_so() {
         let linger = |config: &KafkaConfig, transactional_id: Option<&str>| {
-            let member = MemberConfig {
-                group: "app".into(),
-                instance: "app-0".into(),
-                transactional_id: transactional_id.map(str::to_owned),
-                transaction_timeout_ms: 10_000,
-                leads: Vec::new(),
-            };
-            let written = config.writing(&member, Extremes { smallest: 1 << 20, largest: 1 << 20 });
-            written.get("linger.ms").map(str::to_owned)
+            config.writing(&member(transactional_id), LIMITS).get("linger.ms").map(str::to_owned)
         };
         let mut config = KafkaConfig::default();
         assert_eq!([None, Some("app-0")].map(|id| linger(&config, id)), [Some("0".to_owned()), Some("5".to_owned())]);

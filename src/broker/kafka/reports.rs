@@ -45,10 +45,9 @@ impl Reports {
 mod tests {
     use std::cell::Cell;
 
-    use topology::broker::MemberConfig;
-
     use super::*;
-    use crate::broker::kafka::config::{Extremes, KafkaConfig};
+    use crate::broker::kafka::config::KafkaConfig;
+    use crate::broker::kafka::config::tests::{LIMITS, member};
 
     /// How often is polled where each look finds one record less in flight, as while a broker acknowledges.
     fn polls(reports: Reports) -> u32 {
@@ -75,17 +74,10 @@ mod tests {
     #[test]
     fn members_hear_of_failures_and_publishers_of_each_record() {
         let config = KafkaConfig::default();
-        let limits = Extremes { smallest: 1 << 20, largest: 1 << 20 };
-        for transactional_id in [None, Some("app-0".to_owned())] {
-            let member = MemberConfig {
-                group: "app".into(),
-                instance: "app-0".into(),
-                transactional_id,
-                transaction_timeout_ms: 10_000,
-                leads: Vec::new(),
-            };
-            assert_eq!(Reports::of(&config.writing(&member, limits)), Reports::Failures, "{member:?}");
+        for transactional_id in [None, Some("app-0")] {
+            let member = member(transactional_id);
+            assert_eq!(Reports::of(&config.writing(&member, LIMITS)), Reports::Failures, "{member:?}");
         }
-        assert_eq!(Reports::of(&config.publishing(limits)), Reports::Each);
+        assert_eq!(Reports::of(&config.publishing(LIMITS)), Reports::Each);
     }
 }
