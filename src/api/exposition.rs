@@ -151,9 +151,15 @@ fn latency(text: &mut Text, metrics: &Metrics) {
     text.family(
         "record_latency_seconds",
         "histogram",
-        "From a record's timestamp until the transaction ended that has what came of it.",
+        "From a record's timestamp until the transaction ended that has what came of it, without historical records.",
     );
     text.histogram(&[], &LATENCY_BUCKETS, buckets, seconds(micros));
+    text.family(
+        "historical_records_total",
+        "counter",
+        "Records that were more than a day old when they came: a replay or an import.",
+    );
+    text.sample(&[], latency.historical());
     drop(latency);
     text.family(
         "slow_record_stage_seconds",

@@ -347,9 +347,11 @@ impl Instance {
             evicting.stop(GOODBYE);
         }
         let stopped = self.workers.stop(within);
-        if let Some(slowest) = self.metrics.latency().all() {
-            info!(%slowest, "latency since the start");
+        let latency = self.metrics.latency();
+        if let Some(slowest) = latency.all() {
+            info!(%slowest, historical = latency.historical(), "latency since the start");
         }
+        drop(latency);
         if let Some(notifying) = self.notifying {
             notifying.wait(GOODBYE);
         }

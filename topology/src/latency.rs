@@ -6,7 +6,8 @@
 //!
 //! The first stage rests on two machines' clocks: the timestamp is the producer's, and a record from the future has waited for nothing. What
 //! the client library fetched while the worker was busy waited for the worker, not in the topic: of a record's age when it came, what lies
-//! between the poll before and this one is the batch's or the commit's before it.
+//! between the poll before and this one is the batch's or the commit's before it. A record of more than a day ago is history that somebody
+//! wrote or replays, not late: it is counted, and in none of the figures, which it would make useless for those that are on time.
 //!
 //! Buckets are an eighth of a power of two wide, so "the slowest 0.1 %" are up to an eighth more. Constant memory, nothing for each record
 //! beyond 16 bytes until its commit, where its timestamp is another than the record's before it.
@@ -82,12 +83,12 @@ pub const LATENCY_BUCKETS: [f64; 14] = [0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.
 
 /// A window of the recent figures: they are of one to two of them.
 const WINDOW_US: u64 = 60_000_000;
-/// No latency is taken for longer than twelve days.
-const AGE_MAX_US: u64 = 1 << 40;
+/// Older records are history: a day.
+const AGE_MAX_US: u64 = 86_400_000_000;
 /// Buckets by power of two.
 const PARTS: u64 = 8;
-/// One for each of the first numbers, and [`PARTS`] for each power of two up to 2^42: the age and the time with us.
-const BUCKETS: usize = (PARTS + (42 - 3) * PARTS) as usize;
+/// One for each of the first numbers, and [`PARTS`] for each power of two up to 2^38: three days, the age and the time with us.
+const BUCKETS: usize = (PARTS + (38 - 3) * PARTS) as usize;
 /// The slowest are one in so many.
 const SLOWEST: u64 = 1_000;
 
@@ -215,6 +216,7 @@ pub struct Latency {
     now: Tally,
     before: Tally,
     since_us: u64,
+    historical: u64,
 }
 
 impl Latency {
@@ -244,6 +246,12 @@ impl Latency {
     #[must_use]
     pub fn histogram(&self) -> (&[u64], u64) {
         (&self.buckets, self.micros)
+    }
+
+    /// Records that were more than a day old when they came; no other figure has them.
+    #[must_use]
+    pub fn historical(&self) -> u64 {
+        self.historical
     }
 
     /// The slowest of the last one to two minutes with records; none with no record.
@@ -344,8 +352,11 @@ impl Journal {
     pub(crate) fn committed(&mut self, steps: &Steps, latency: &mut Latency) {
         latency.turn(steps[4]);
         for run in &self.runs {
-            let part = &self.parts[run.part as usize];
-            latency.add(&split(run.timestamp_ms, &self.polls[part.poll], part.processed, steps), u64::from(run.records));
+            let (part, records) = (&self.parts[run.part as usize], u64::from(run.records));
+            match split(run.timestamp_ms, &self.polls[part.poll], part.processed, steps) {
+                Some(split) => latency.add(&split, records),
+                None => latency.historical += records,
+            }
         }
         self.last_commit = Span(steps[0], steps[4]);
         self.forget();
@@ -359,14 +370,18 @@ impl Journal {
     }
 }
 
-fn split(timestamp_ms: i64, poll: &Poll, processed: Span, steps: &Steps) -> Split {
+/// None of a record that is history.
+fn split(timestamp_ms: i64, poll: &Poll, processed: Span, steps: &Steps) -> Option<Split> {
     let age_ms = poll.came_ms.saturating_sub(timestamp_ms).max(0).unsigned_abs();
-    let age_us = age_ms.saturating_mul(1_000).min(AGE_MAX_US);
+    let age_us = age_ms.saturating_mul(1_000);
+    if age_us > AGE_MAX_US {
+        return None;
+    }
     let since_us = poll.came_us.saturating_sub(age_us);
     let behind = Span(poll.busy.0.max(since_us), poll.busy.1).micros().min(age_us);
     let commit = Span(poll.commit.0.max(poll.busy.0).max(since_us), poll.commit.1.min(poll.busy.1)).micros().min(behind);
     let between = |from: usize| Span(steps[from], steps[from + 1]).micros();
-    [
+    Some([
         age_us - behind,
         behind - commit,
         commit,
@@ -377,7 +392,7 @@ fn split(timestamp_ms: i64, poll: &Poll, processed: Span, steps: &Steps) -> Spli
         between(1),
         between(2),
         between(3),
-    ]
+    ])
 }
 
 #[cfg(test)]
@@ -388,7 +403,7 @@ mod tests {
     fn buckets_are_an_eighth_wide_and_in_order() {
         let mut before = 0;
         for micros in
-            (0..10_000).chain((14..41).flat_map(|power| [(1 << power) - 1, 1 << power, (1 << power) + (1 << (power - 2))]))
+            (0..10_000).chain((14..37).flat_map(|power| [(1 << power) - 1, 1 << power, (1 << power) + (1 << (power - 2))]))
         {
             let bucket = bucket_of(micros);
             assert!(bucket >= before, "{micros}");
@@ -433,5 +448,25 @@ mod tests {
         assert_eq!(latency.recent(), None);
         assert_eq!(latency.all().map(|slowest| slowest.of), Some(7));
         assert_eq!(latency.histogram().0.iter().sum::<u64>(), 7);
+    }
+
+    #[test]
+    fn history_is_counted_and_makes_nobody_late() {
+        let (mut latency, mut journal) = (Latency::default(), Journal::default());
+        let now_ms = 1_800_000_000_000;
+        let day_ms = 86_400_000;
+        let mut process = |timestamps_ms: &[i64]| {
+            journal.polled(0, 1_000, now_ms, false);
+            journal.processed(1_000, 2_000, timestamps_ms.iter().copied());
+            journal.committed(&[2_000, 2_500, 3_000, 3_500, 4_000], &mut latency);
+            (latency.historical(), latency.all().map(|slowest| (slowest.of, slowest.least)))
+        };
+        assert_eq!(process(&[now_ms - 12 * day_ms, now_ms - day_ms - 1, i64::MIN]), (3, None));
+        let (historical, of) = process(&[now_ms, now_ms + 5, now_ms - 2 * day_ms]);
+        assert_eq!(historical, 4);
+        let (of, least) = of.expect("two are on time");
+        assert!(of == 2 && least < Duration::from_millis(4), "{of}, {least:?}");
+        let (historical, of) = process(&[now_ms - day_ms]);
+        assert_eq!((historical, of.map(|(of, _)| of)), (4, Some(3)), "a day late is late");
     }
 }
