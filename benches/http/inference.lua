@@ -1,9 +1,9 @@
--- Inference for users at random, at 5,000 requests a second: 100 connections that wait 20 ms between two.
+-- Inference for users at random, at 5,000 requests a second: 100 connections that wait 0 to 40 ms between two.
 dofile((debug.getinfo(1).source:match("@(.*)/") or ".") .. "/common.lua")
 wrk.headers["Content-Type"] = "application/json"
 
 function delay()
-  return 20
+  return math.random(0, 40)
 end
 
 function request()
