@@ -64,7 +64,7 @@ const STAGES: [(&str, bool, Make); 17] = [
     ("features and update", true, features),
     ("forest, one row", true, forest_row),
     ("forest, batch", true, || forest_batch(None)),
-    ("forest, batch, without AVX-512", true, || forest_batch(Some(Kernel::Avx2))),
+    ("forest, batch, without AVX-512", true, || forest_batch(Some(Kernel::Avx2Rows))),
     ("forest, batch, without AVX", true, || forest_batch(Some(Kernel::Compact))),
     ("forest, batch, plain walk", true, || forest_batch(Some(Kernel::Plain))),
     ("encode verdict", true, encode_verdict),

@@ -10,6 +10,7 @@
 
 use super::compact::{Compact, Values};
 use super::ranks::LANES;
+use super::together::{self, ROWS};
 use alloc::vec::Vec;
 use core::arch::x86_64::{
     __m512i, _mm512_add_epi16, _mm512_cmpgt_epu16_mask, _mm512_cmplt_epu16_mask, _mm512_loadu_si512, _mm512_mask_add_epi16,
@@ -19,16 +20,12 @@ use core::arch::x86_64::{
 
 cpufeatures::new!(avx512bw, "avx512f", "avx512bw");
 
-/// Rows of one register.
-const ROWS: usize = 32;
 /// Registers of rows that pass one tree together, while it lies in the first-level cache.
 const GROUPS: usize = 4;
 const FEATURES_MAX: usize = 10;
 const HEIGHT: u32 = 8;
 /// Ranks must fit twelve bits.
-const RANKS_BITS: u32 = 12;
-/// From so many rows on a register is worth filling; fewer walk faster by themselves.
-const ROWS_MIN: usize = 12;
+const RANK_MAX: usize = (1 << 12) - 1;
 /// A path length is at most 2^26 (`tree::PATH_MAX`), its upper half 2^10, and a carry may come to each: so many trees fit 16 bits.
 const TREES_SUMMED: usize = 32;
 
@@ -68,7 +65,7 @@ impl Wide {
     pub(super) fn new(compact: &Compact) -> Option<Self> {
         let fits = compact.height() == HEIGHT
             && compact.ranks().len() <= FEATURES_MAX
-            && compact.ranks().iter().all(|ranks| ranks.depth() <= RANKS_BITS);
+            && compact.ranks().iter().all(|ranks| ranks.highest() <= RANK_MAX);
         if !fits || !avx512bw::get() {
             return None;
         }
@@ -82,29 +79,8 @@ impl Wide {
     }
 
     /// Sums of path lengths of many rows, in order; `compact` is what this was made from, `alone_by` sums those that are too few for a register.
-    pub(super) fn path_sums(
-        &self,
-        compact: &Compact,
-        rows: &[f32],
-        alone_by: impl Fn(&Values) -> u64,
-        mut emit: impl FnMut(u64),
-    ) {
-        let dimensions = compact.ranks().len();
-        let empty = Group { values: [ZERO; FEATURES_MAX], low: ZERO, high: ZERO, sums: [0; ROWS] };
-        for block in rows.chunks(GROUPS * ROWS * dimensions) {
-            let count = block.len() / dimensions;
-            let alone = if count % ROWS < ROWS_MIN { count % ROWS } else { 0 };
-            let (together, alone) = block.split_at((count - alone) * dimensions);
-            let mut groups = [empty; GROUPS];
-            let mut used = 0;
-            for (group, rows) in groups.iter_mut().zip(together.chunks(ROWS * dimensions)) {
-                group.take(compact, rows);
-                used += 1;
-            }
-            self.add_paths(&mut groups[..used]);
-            groups.iter().flat_map(|group| group.sums).take(together.len() / dimensions).for_each(&mut emit);
-            alone.chunks_exact(dimensions).for_each(|row| emit(alone_by(&compact.values(row))));
-        }
+    pub(super) fn path_sums(&self, compact: &Compact, rows: &[f32], alone_by: impl Fn(&Values) -> u64, emit: impl FnMut(u64)) {
+        together::path_sums::<Group, GROUPS>(compact, rows, |groups| self.add_paths(groups), alone_by, emit);
     }
 
     fn add_paths(&self, groups: &mut [Group]) {
@@ -129,23 +105,24 @@ fn lines(first: usize, words: &[u32], word: impl Fn(u32) -> u16) -> [Line; 8] {
 }
 
 impl Group {
-    /// Takes the ranks of up to 32 rows; lanes without a row walk as zeros.
-    fn take(&mut self, compact: &Compact, rows: &[f32]) {
-        let dimensions = compact.ranks().len();
-        for (feature, (ranks, line)) in compact.ranks().iter().zip(&mut self.values).enumerate() {
-            for (lanes, rows) in line.0.as_chunks_mut::<LANES>().0.iter_mut().zip(rows.chunks(LANES * dimensions)) {
-                let of = |lane: usize| rows.get(lane * dimensions + feature).copied().unwrap_or_default();
-                *lanes = ranks.ranks(core::array::from_fn(of)).map(|rank| (rank << 4) as u16);
-            }
-        }
-    }
-
     /// Moves what the halves hold into the sums.
     fn empty(&mut self) {
         for ((sum, low), high) in self.sums.iter_mut().zip(self.low.0).zip(self.high.0) {
             *sum += u64::from(high) << 16 | u64::from(low);
         }
         (self.low, self.high) = (ZERO, ZERO);
+    }
+}
+
+impl together::Group for Group {
+    const EMPTY: Self = Self { values: [ZERO; FEATURES_MAX], low: ZERO, high: ZERO, sums: [0; ROWS] };
+
+    fn put(&mut self, feature: usize, eight: usize, ranks: [u32; LANES]) {
+        self.values[feature].0.as_chunks_mut().0[eight] = ranks.map(|rank| (rank << 4) as u16);
+    }
+
+    fn sums(&self) -> &[u64; ROWS] {
+        &self.sums
     }
 }
 
