@@ -14,18 +14,13 @@
 //!
 //! Limits: [`TREES_MAX`] trees of [`SAMPLES_MAX`] rows, [`DIMENSIONS_MAX`] features.
 
-// The two places of the crate with `unsafe`: the processor's own instructions.
+// The one place of the crate with `unsafe`: the processor's own instructions.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod avx2;
-#[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code)]
-mod avx512;
 mod compact;
 mod kernel;
 mod ranks;
-#[cfg(target_arch = "x86_64")]
-mod together;
 mod train;
 mod tree;
 
@@ -56,8 +51,6 @@ pub enum Kernel {
     Avx2,
     /// 32 rows of a batch in a register of bytes, for processors with AVX2: up to 10 features, trees of up to 1,024 leaves.
     Avx2Rows,
-    /// 32 rows of a batch in a register, for processors with AVX-512BW: up to 10 features, trees of up to 256 leaves.
-    Avx512,
 }
 
 /// A trained forest.
@@ -71,8 +64,6 @@ pub struct Forest {
     avx2: Option<avx2::Avx2>,
     #[cfg(target_arch = "x86_64")]
     abreast: Option<avx2::Rows>,
-    #[cfg(target_arch = "x86_64")]
-    wide: Option<avx512::Wide>,
     /// trees * 2^20 * c(samples): what a sum of path lengths is divided by.
     normaliser: f64,
 }
@@ -108,8 +99,6 @@ impl Forest {
         let avx2 = compact.as_ref().and_then(|_| avx2::Avx2::new());
         #[cfg(target_arch = "x86_64")]
         let abreast = avx2.zip(compact.as_ref()).and_then(|(avx2, form)| avx2::Rows::new(avx2, form, trees.len()));
-        #[cfg(target_arch = "x86_64")]
-        let wide = compact.as_ref().and_then(avx512::Wide::new);
         Ok(Self {
             dimensions,
             samples,
@@ -119,8 +108,6 @@ impl Forest {
             avx2,
             #[cfg(target_arch = "x86_64")]
             abreast,
-            #[cfg(target_arch = "x86_64")]
-            wide,
             normaliser,
         })
     }
@@ -177,14 +164,13 @@ impl Forest {
     /// The kernels that can walk this forest on this processor; the last one is the fastest for batches.
     #[must_use]
     pub fn kernels(&self) -> &'static [Kernel] {
-        use Kernel::{Avx2, Avx2Rows, Avx512, Compact, Plain};
+        use Kernel::{Avx2, Avx2Rows, Compact, Plain};
         #[cfg(target_arch = "x86_64")]
-        match (&self.avx2, &self.abreast, &self.wide, &self.compact) {
-            (Some(_), Some(_), Some(_), _) => return &[Plain, Compact, Avx2, Avx2Rows, Avx512],
-            (Some(_), Some(_), None, _) => return &[Plain, Compact, Avx2, Avx2Rows],
+        match (&self.avx2, &self.abreast, &self.compact) {
+            (Some(_), Some(_), _) => return &[Plain, Compact, Avx2, Avx2Rows],
             // Eight high trees at once leave the nearest caches; rows that pass one tree after the other keep it there.
-            (Some(_), None, _, Some(form)) if form.is_tall() => return &[Plain, Avx2, Compact],
-            (Some(_), None, ..) => return &[Plain, Compact, Avx2],
+            (Some(_), None, Some(form)) if form.is_tall() => return &[Plain, Avx2, Compact],
+            (Some(_), None, _) => return &[Plain, Compact, Avx2],
             (None, ..) => {}
         }
         if self.compact.is_some() { &[Plain, Compact] } else { &[Plain] }
@@ -203,12 +189,11 @@ impl Forest {
             return kernel::path_sums(&self.trees, self.dimensions, rows, emit);
         };
         #[cfg(target_arch = "x86_64")]
-        match (kernel, self.avx2, &self.abreast, &self.wide) {
-            (Kernel::Avx2, Some(avx2), ..) => return avx2.path_sums(form, rows, emit),
-            (Kernel::Avx2Rows, _, Some(abreast), _) => {
+        match (kernel, self.avx2, &self.abreast) {
+            (Kernel::Avx2, Some(avx2), _) => return avx2.path_sums(form, rows, emit),
+            (Kernel::Avx2Rows, _, Some(abreast)) => {
                 return abreast.path_sums(form, rows, |values| self.path_sum(form, values), emit);
             }
-            (Kernel::Avx512, .., Some(wide)) => return wide.path_sums(form, rows, |values| self.path_sum(form, values), emit),
             _ => {}
         }
         form.path_sums(rows, emit);

@@ -77,16 +77,14 @@ fn trained_forests_score_alike_by_every_kernel() {
 #[test]
 fn the_fastest_kernel_is_the_one_that_processor_and_forest_allow() {
     let has_avx2 = std::is_x86_feature_detected!("avx2");
-    let has_avx512 = std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512bw");
     let fastest = |columns, trees, max_samples| {
         let (_, forest) = forest(9_000, columns, TrainParams { trees, max_samples, seed: 3 });
         check(&forest, &hard_rows(&forest, 70, &mut Numbers(1)));
         *forest.kernels().last().unwrap()
     };
     let (by_rows, by_trees) = if has_avx2 { (Kernel::Avx2Rows, Kernel::Avx2) } else { (Kernel::Compact, Kernel::Compact) };
-    assert_eq!(fastest(10, 100, 256), if has_avx2 && has_avx512 { Kernel::Avx512 } else { by_rows });
-    assert_eq!(fastest(10, 100, 512), by_rows, "trees too high for AVX-512");
-    assert_eq!(fastest(1, 100, 256), by_rows, "more thresholds of one feature than twelve bits tell apart");
+    assert_eq!(fastest(10, 100, 256), by_rows);
+    assert_eq!(fastest(10, 200, 1_024), by_rows);
     assert_eq!(fastest(11, 100, 256), by_trees, "one feature too many");
     assert_eq!(fastest(11, 100, 512), Kernel::Compact, "one feature too many, and trees too high");
     assert_eq!(fastest(10, 10, 2_048), Kernel::Compact, "trees too high");

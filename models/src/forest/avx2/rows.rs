@@ -18,7 +18,6 @@
 use super::Avx2;
 use crate::forest::compact::{Compact, NONE, Values};
 use crate::forest::ranks::LANES;
-use crate::forest::together::{self, ROWS};
 use alloc::vec::Vec;
 use core::arch::x86_64::{
     __m256i, _mm_loadu_si128, _mm256_and_si256, _mm256_blendv_epi8, _mm256_broadcastsi128_si256, _mm256_cmpgt_epi8,
@@ -26,6 +25,10 @@ use core::arch::x86_64::{
     _mm256_storeu_si256, _mm256_sub_epi8, _mm256_unpackhi_epi8, _mm256_unpacklo_epi8,
 };
 
+/// Rows of a group.
+const ROWS: usize = 32;
+/// From so many rows on a group is worth filling; fewer walk faster by themselves.
+const ROWS_MIN: usize = 8;
 /// Groups of rows that pass two trees together, while those lie in the first-level cache.
 const GROUPS: usize = 16;
 /// Trees whose path lengths are added before they are added to a sum: at most 2^26 each (`tree::PATH_MAX`).
@@ -73,13 +76,15 @@ pub(in crate::forest) struct Rows {
     trees: Trees,
 }
 
-/// The halves of 32 rows' ranks by feature, in the order of bytes that unpacking into words undoes; and their sums.
+/// The halves of 32 rows' ranks by feature, in the order of bytes that unpacking into words undoes; and what their path lengths add up to.
 #[derive(Clone, Copy)]
 struct Group {
     low: [Line; FEATURES_MAX],
     high: [Line; FEATURES_MAX],
     sums: [u64; ROWS],
 }
+
+const EMPTY: Group = Group { low: [Line([0; ROWS]); FEATURES_MAX], high: [Line([0; ROWS]); FEATURES_MAX], sums: [0; ROWS] };
 
 impl Rows {
     /// `None` where the forest, of `count` trees, is not of the kind.
@@ -104,13 +109,30 @@ impl Rows {
         compact: &Compact,
         rows: &[f32],
         alone_by: impl Fn(&Values) -> u64,
-        emit: impl FnMut(u64),
+        mut emit: impl FnMut(u64),
     ) {
-        let add_paths = |groups: &mut [Group]| match &self.trees {
+        let dimensions = compact.ranks().len();
+        for block in rows.chunks(GROUPS * ROWS * dimensions) {
+            let count = block.len() / dimensions;
+            let alone = if count % ROWS < ROWS_MIN { count % ROWS } else { 0 };
+            let (together, alone) = block.split_at((count - alone) * dimensions);
+            let mut groups = [EMPTY; GROUPS];
+            let mut used = 0;
+            for (group, rows) in groups.iter_mut().zip(together.chunks(ROWS * dimensions)) {
+                group.take(compact, rows);
+                used += 1;
+            }
+            self.add_paths(&mut groups[..used]);
+            groups.iter().flat_map(|group| &group.sums).take(together.len() / dimensions).for_each(|&sum| emit(sum));
+            alone.chunks_exact(dimensions).for_each(|row| emit(alone_by(&compact.values(row))));
+        }
+    }
+
+    fn add_paths(&self, groups: &mut [Group]) {
+        match &self.trees {
             Trees::Eight(trees) => trees.as_chunks().0.iter().for_each(|pair| add_paths(pair, groups)),
             Trees::Ten(trees) => trees.as_chunks().0.iter().for_each(|pair| add_paths(pair, groups)),
-        };
-        together::path_sums::<Group, GROUPS>(compact, rows, add_paths, alone_by, emit);
+        }
     }
 }
 
@@ -159,23 +181,20 @@ fn turned(place: usize, bits: u32) -> usize {
     (place.reverse_bits() >> 1) >> (usize::BITS - 1 - bits)
 }
 
-impl together::Group for Group {
-    const EMPTY: Self =
-        Self { low: [Line([TURN; ROWS]); FEATURES_MAX], high: [Line([TURN; ROWS]); FEATURES_MAX], sums: [0; ROWS] };
-
-    #[inline]
-    fn put(&mut self, feature: usize, eight: usize, ranks: [u32; LANES]) {
-        // Words are unpacked from the registers' lower and upper eights, in each half.
-        let from = [0, 16, 8, 24][eight];
-        let bytes = |line: &mut Line, shift: u32| {
-            line.0[from..from + LANES].copy_from_slice(&ranks.map(|rank| (rank >> shift) as u8 ^ TURN));
-        };
-        bytes(&mut self.low[feature], 0);
-        bytes(&mut self.high[feature], 8);
-    }
-
-    fn sums(&self) -> &[u64; ROWS] {
-        &self.sums
+impl Group {
+    /// Takes the ranks of up to 32 rows; lanes without a row walk with some rank or other.
+    fn take(&mut self, compact: &Compact, rows: &[f32]) {
+        let dimensions = compact.ranks().len();
+        let lines = self.low.iter_mut().zip(&mut self.high);
+        for (feature, (ranks, (low, high))) in compact.ranks().iter().zip(lines).enumerate() {
+            // Words are unpacked from the registers' lower and upper eights, in each half.
+            for (from, rows) in [0, 16, 8, 24].into_iter().zip(rows.chunks(LANES * dimensions)) {
+                let of = |lane: usize| rows.get(lane * dimensions + feature).copied().unwrap_or_default();
+                let ranks = ranks.ranks(core::array::from_fn(of));
+                low.0[from..from + LANES].copy_from_slice(&ranks.map(|rank| rank as u8 ^ TURN));
+                high.0[from..from + LANES].copy_from_slice(&ranks.map(|rank| (rank >> 8) as u8 ^ TURN));
+            }
+        }
     }
 }
 
