@@ -59,12 +59,11 @@ impl<S, P: FnMut(&mut S), R: FnMut(&mut S)> Stage for Steps<S, P, R> {
 type Make = fn() -> Box<dyn Stage>;
 
 /// Every stage by name. What has threads of its own has no count that repeats.
-const STAGES: [(&str, bool, Make); 17] = [
+const STAGES: [(&str, bool, Make); 16] = [
     ("decode payment", true, decode),
     ("features and update", true, features),
     ("forest, one row", true, forest_row),
     ("forest, batch", true, || forest_batch(None)),
-    ("forest, batch, without AVX-512", true, || forest_batch(Some(Kernel::Avx2))),
     ("forest, batch, without AVX", true, || forest_batch(Some(Kernel::Compact))),
     ("forest, batch, plain walk", true, || forest_batch(Some(Kernel::Plain))),
     ("encode verdict", true, encode_verdict),
@@ -155,7 +154,7 @@ fn forest_row() -> Box<dyn Stage> {
     stage(BATCH, (model(), rows()), |_| {}, run)
 }
 
-/// By this kernel, or by the fastest that this processor has. (Valgrind's has no AVX-512.)
+/// By this kernel, or by the fastest that this processor has.
 fn forest_batch(kernel: Option<Kernel>) -> Box<dyn Stage> {
     let run = move |(model, rows, scores): &mut (Model, Vec<f32>, Vec<f64>)| {
         scores.clear();

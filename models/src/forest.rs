@@ -14,13 +14,10 @@
 //!
 //! Limits: [`TREES_MAX`] trees of [`SAMPLES_MAX`] rows, [`DIMENSIONS_MAX`] features.
 
-// The two places of the crate with `unsafe`: the processor's own instructions.
+// The one place of the crate with `unsafe`: the processor's own instructions.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod avx2;
-#[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code)]
-mod avx512;
 mod compact;
 mod kernel;
 mod ranks;
@@ -52,8 +49,8 @@ pub enum Kernel {
     Compact,
     /// The same, eight trees in a register, for processors with AVX2.
     Avx2,
-    /// 32 rows of a batch in a register, for processors with AVX-512BW: up to 10 features, trees of up to 256 leaves.
-    Avx512,
+    /// 32 rows of a batch in a register of bytes, for processors with AVX2: up to 10 features, trees of up to 1,024 leaves.
+    Avx2Rows,
 }
 
 /// A trained forest.
@@ -66,7 +63,7 @@ pub struct Forest {
     #[cfg(target_arch = "x86_64")]
     avx2: Option<avx2::Avx2>,
     #[cfg(target_arch = "x86_64")]
-    wide: Option<avx512::Wide>,
+    abreast: Option<avx2::Rows>,
     /// trees * 2^20 * c(samples): what a sum of path lengths is divided by.
     normaliser: f64,
 }
@@ -99,16 +96,18 @@ impl Forest {
         let normaliser = trees.len() as f64 * PATH_UNIT * average_path_length(samples);
         let compact = Compact::new(&trees, dimensions);
         #[cfg(target_arch = "x86_64")]
-        let wide = compact.as_ref().and_then(avx512::Wide::new);
+        let avx2 = compact.as_ref().and_then(|_| avx2::Avx2::new());
+        #[cfg(target_arch = "x86_64")]
+        let abreast = avx2.zip(compact.as_ref()).and_then(|(avx2, form)| avx2::Rows::new(avx2, form, trees.len()));
         Ok(Self {
             dimensions,
             samples,
             trees,
-            #[cfg(target_arch = "x86_64")]
-            avx2: compact.as_ref().and_then(|_| avx2::Avx2::new()),
             compact,
             #[cfg(target_arch = "x86_64")]
-            wide,
+            avx2,
+            #[cfg(target_arch = "x86_64")]
+            abreast,
             normaliser,
         })
     }
@@ -165,10 +164,10 @@ impl Forest {
     /// The kernels that can walk this forest on this processor; the last one is the fastest for batches.
     #[must_use]
     pub fn kernels(&self) -> &'static [Kernel] {
-        use Kernel::{Avx2, Avx512, Compact, Plain};
+        use Kernel::{Avx2, Avx2Rows, Compact, Plain};
         #[cfg(target_arch = "x86_64")]
-        match (&self.avx2, &self.wide, &self.compact) {
-            (Some(_), Some(_), _) => return &[Plain, Compact, Avx2, Avx512],
+        match (&self.avx2, &self.abreast, &self.compact) {
+            (Some(_), Some(_), _) => return &[Plain, Compact, Avx2, Avx2Rows],
             // Eight high trees at once leave the nearest caches; rows that pass one tree after the other keep it there.
             (Some(_), None, Some(form)) if form.is_tall() => return &[Plain, Avx2, Compact],
             (Some(_), None, _) => return &[Plain, Compact, Avx2],
@@ -190,9 +189,11 @@ impl Forest {
             return kernel::path_sums(&self.trees, self.dimensions, rows, emit);
         };
         #[cfg(target_arch = "x86_64")]
-        match (kernel, self.avx2, &self.wide) {
+        match (kernel, self.avx2, &self.abreast) {
             (Kernel::Avx2, Some(avx2), _) => return avx2.path_sums(form, rows, emit),
-            (Kernel::Avx512, _, Some(wide)) => return wide.path_sums(form, rows, |values| self.path_sum(form, values), emit),
+            (Kernel::Avx2Rows, _, Some(abreast)) => {
+                return abreast.path_sums(form, rows, |values| self.path_sum(form, values), emit);
+            }
             _ => {}
         }
         form.path_sums(rows, emit);

@@ -1,7 +1,10 @@
 //! The kernel for processors with AVX2: one row walks eight trees in a register.
 //!
 //! Their nodes are gathered from the compact form; the row's values lie in two registers, and a permutation by the nodes' features takes what each
-//! asks for. Four such registers go side by side, since each is a chain of dependent gathers. A batch is ranked together and walks row by row.
+//! asks for. Four such registers go side by side, since each is a chain of dependent gathers. A batch is ranked together and walks row by row, unless the
+//! forest is one for [`rows`].
+
+mod rows;
 
 use super::compact::{Compact, Values};
 use super::ranks::LANES;
@@ -11,6 +14,8 @@ use core::arch::x86_64::{
     _mm256_set1_epi64x, _mm256_setr_epi32, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srai_epi32, _mm256_srli_epi64,
     _mm256_storeu_si256, _mm256_sub_epi32,
 };
+
+pub(super) use rows::Rows;
 
 cpufeatures::new!(avx2, "avx2");
 

@@ -23,7 +23,7 @@ const BYTES_MAX: usize = 64 << 20;
 /// Rows that pass one tree after the other together.
 const BLOCK: usize = 64;
 /// A node that nothing exceeds, as a signed number too: a rank has fewer than 24 bits.
-const NONE: u32 = i32::MAX as u32;
+pub(super) const NONE: u32 = i32::MAX as u32;
 
 /// A row's ranks, shifted beside the features of nodes.
 pub(super) type Values = [u32; FEATURES_MAX];

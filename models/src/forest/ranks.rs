@@ -75,10 +75,10 @@ impl Ranks {
         2 * at + usize::from(self.heap[at & (self.heap.len() - 1)] < key)
     }
 
-    /// Ranks are at most 2^depth - 1.
+    /// The rank of what exceeds all thresholds: their number.
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn depth(&self) -> u32 {
-        self.depth
+    pub(super) fn highest(&self) -> usize {
+        self.heap.iter().skip(1).filter(|&&key| key != u32::MAX).count()
     }
 }
 

@@ -60,6 +60,8 @@ fn trained_forests_score_alike_by_every_kernel() {
         (140, 10, 37, 200),
         (77, 16, 20, 300),
         (203, 10, 30, 1_024),
+        (555, 10, 200, 1_024),
+        (70, 9, 300, 1_024),
         (64, 4, 10, 4_096),
         (45, 17, 20, 64),
         (20, 4, 3, 8_192),
@@ -73,19 +75,41 @@ fn trained_forests_score_alike_by_every_kernel() {
 
 #[cfg(target_arch = "x86_64")]
 #[test]
-fn a_processor_with_avx_512_uses_it_where_ranks_fit() {
+fn the_fastest_kernel_is_the_one_that_processor_and_forest_allow() {
     let has_avx2 = std::is_x86_feature_detected!("avx2");
-    let has_avx512 = std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("avx512bw");
-    let next = if has_avx2 { Kernel::Avx2 } else { Kernel::Compact };
-    let fastest = |columns, max_samples| {
-        let (_, forest) = forest(9_000, columns, TrainParams { trees: 100, max_samples, seed: 3 });
+    let fastest = |columns, trees, max_samples| {
+        let (_, forest) = forest(9_000, columns, TrainParams { trees, max_samples, seed: 3 });
         check(&forest, &hard_rows(&forest, 70, &mut Numbers(1)));
         *forest.kernels().last().unwrap()
     };
-    assert_eq!(fastest(10, 256), if has_avx2 && has_avx512 { Kernel::Avx512 } else { next });
-    assert_eq!(fastest(11, 256), next, "one feature too many");
-    assert_eq!(fastest(10, 512), Kernel::Compact, "trees too high");
-    assert_eq!(fastest(1, 256), next, "more thresholds of one feature than twelve bits tell apart");
+    let (by_rows, by_trees) = if has_avx2 { (Kernel::Avx2Rows, Kernel::Avx2) } else { (Kernel::Compact, Kernel::Compact) };
+    assert_eq!(fastest(10, 100, 256), by_rows);
+    assert_eq!(fastest(10, 200, 1_024), by_rows);
+    assert_eq!(fastest(11, 100, 256), by_trees, "one feature too many");
+    assert_eq!(fastest(11, 100, 512), Kernel::Compact, "one feature too many, and trees too high");
+    assert_eq!(fastest(10, 10, 2_048), Kernel::Compact, "trees too high");
+}
+
+/// A tree of so many splits on feature 0, without gaps, by the thresholds from `first` on.
+fn full_tree(first: usize, splits: usize) -> Tree {
+    let split = |at: usize| (Some((0, (first + at) as f32)), 7);
+    let leaf = |at: usize| (None, at as u32 * 1_000);
+    let parts: Vec<Part> = (0..splits).map(split).chain((0..=splits).map(leaf)).collect();
+    Tree::from_parts(parts.into_iter()).unwrap()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn ranks_reach_to_the_last_that_two_bytes_tell_apart() {
+    for (thresholds, fits) in [(65_279, true), (65_280, false)] {
+        let trees = (0..thresholds).step_by(1_023).map(|first| full_tree(first, (thresholds - first).min(1_023))).collect();
+        let forest = Forest::from_trees(trees, 1, 1_024).unwrap();
+        let fits = fits && std::is_x86_feature_detected!("avx2");
+        assert_eq!(forest.kernels().contains(&Kernel::Avx2Rows), fits, "{thresholds} thresholds");
+        let edges = [0, 1, 255, 256, 257, 32_767, 32_768, 32_769, 65_023, 65_024, 65_025, 65_278, 65_279, 65_280, 65_281];
+        let beside = |at: usize| [(at as f32).next_down(), at as f32, (at as f32).next_up()];
+        check(&forest, &edges.into_iter().flat_map(beside).chain(ODD).collect::<Vec<f32>>());
+    }
 }
 
 /// A tree of at most this height with any thresholds, some of them equal; its path lengths reach from 0 to the largest.
