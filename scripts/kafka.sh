@@ -18,9 +18,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 version=${KAFKA_VERSION:-4.1.1}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/mangrove/kafka-$version
 archive=$cache/classes.jsa # Java's class data archive: a broker starts in 2 s instead of 6
-wait_s=60
-
-die() { echo "kafka.sh: $*" >&2; exit 1; }
+# shellcheck disable=SC1091
+. "$here/servers.sh"
 
 fetch() {
   [ -e "$cache/done" ] && return
@@ -35,29 +34,10 @@ fetch() {
     mvn -q -B -ntp -Dstyle.color=never -f "$here/kafka/pom.xml" -Dkafka.version="$version" dependency:copy-dependencies \
       -DoutputDirectory="$cache/lib" </dev/null >"$cache/mvn.log" 2>&1 || die "Maven failed: $(tail -n 5 "$cache/mvn.log")"
     run "$cache/first" 0 -XX:ArchiveClassesAtExit="$archive" >/dev/null
-    stop "$cache/first" TERM
+    end "$cache/first" TERM
     rm -rf "$cache/first"
     touch "$cache/done"
   ) 9>"$cache/lock"
-}
-
-lives() { # PID (a zombie does not)
-  local stat
-  stat=$(cat "/proc/$1/stat" 2>/dev/null) && [[ ${stat##*) } != Z* ]]
-}
-
-pid_of() { # DIR: the pid of its broker, if that lives and its number was not given to another process
-  local pid
-  pid=$(cat "$1/pid" 2>/dev/null) && lives "$pid" || return 1
-  tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$1/server.properties" && echo "$pid"
-}
-
-free_port() {
-  local port
-  while :; do
-    port=$((20000 + RANDOM % 12000)) # below the range from which the system takes ports by itself
-    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
-  done
 }
 
 # Asks for metadata (version 4, no topics) and looks whether the answer lists a broker.
@@ -87,9 +67,9 @@ configure() { # DIR PORT
 }
 
 run() { # DIR PORT JAVA-FLAGS...
-  local dir port pid begun=$SECONDS
+  local dir
   mkdir -p "$1" && dir=$(cd "$1" && pwd)
-  if ! pid=$(pid_of "$dir"); then
+  if ! pid_of "$dir" "$dir/server.properties" >/dev/null; then
     configure "$dir" "$2"
     export CLASSPATH="$cache/lib/*"
     local java=(java -Xlog:disable -Xlog:all=error -Dlog4j2.configurationFile="$here/kafka/log4j2.properties" "${@:3}")
@@ -99,16 +79,10 @@ run() { # DIR PORT JAVA-FLAGS...
         die "formatting failed: $(tail -n 3 "$dir/log")"
     fi
     setsid "${java[@]}" -Xms256m -Xmx"${KAFKA_HEAP:-1g}" kafka.Kafka "$dir/server.properties" >>"$dir/log" 2>&1 </dev/null 9>&- &
-    pid=$!
-    echo "$pid" >"$dir/pid"
+    echo $! >"$dir/pid"
   fi
-  port=$(cat "$dir/port")
-  until ready "127.0.0.1:$port"; do
-    lives "$pid" || die "the broker ended: $(tail -n 5 "$dir/log")"
-    [ $((SECONDS - begun)) -lt $wait_s ] || die "no answer from 127.0.0.1:$port in $wait_s s; log: $dir/log"
-    sleep 0.1
-  done
-  echo "127.0.0.1:$port"
+  await "$dir" "$dir/server.properties" ready "127.0.0.1:$(cat "$dir/port")"
+  echo "127.0.0.1:$(cat "$dir/port")"
 }
 
 start() { # DIR PORT
@@ -118,23 +92,17 @@ start() { # DIR PORT
   run "$1" "$2" -XX:SharedArchiveFile="$archive" "${flags[@]}"
 }
 
-stop() { # DIR SIGNAL
-  local dir pid begun=$SECONDS
+end() { # DIR SIGNAL
+  local dir
   dir=$(cd "$1" 2>/dev/null && pwd) || return 0
-  pid=$(pid_of "$dir") || return 0
-  kill "-$2" "$pid" 2>/dev/null || true
-  while pid=$(pid_of "$dir"); do
-    [ $((SECONDS - begun)) -lt 20 ] || kill -9 "$pid" 2>/dev/null || true
-    sleep 0.1
-  done
-  rm -f "$dir/pid"
+  stop "$dir" "$dir/server.properties" "$2"
 }
 
 case ${1:-} in
   jars) fetch ;;
   start) start "${2:?kafka.sh start DIR PORT}" "${3:-0}" ;;
-  stop) stop "${2:?kafka.sh stop DIR}" TERM ;;
-  kill) stop "${2:?kafka.sh kill DIR}" KILL ;;
+  stop) end "${2:?kafka.sh stop DIR}" TERM ;;
+  kill) end "${2:?kafka.sh kill DIR}" KILL ;;
   ready) ready "${2:?kafka.sh ready HOST:PORT}" ;;
   *) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

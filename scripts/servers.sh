@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What redis.sh and postgres.sh share: ports, passwords, pids of a server in a folder of its own. Sourced, not run.
+# What kafka.sh, redis.sh and postgres.sh share: ports, passwords, pids of a server in a folder of its own. Sourced, not run.
 wait_s=60
 
 die() { echo "${0##*/}: $*" >&2; exit 1; }

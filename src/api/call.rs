@@ -147,7 +147,7 @@ pub(crate) fn decode(segment: &str) -> Result<Cow<'_, str>, Problem> {
 
 /// A whole body of JSON.
 pub(crate) async fn read_body(request: Request<Incoming>) -> Result<Bytes, Problem> {
-    if !is_json(request.headers()) {
+    if !is_of_type(request.headers(), "application/json") {
         return Err(Problem::new(Kind::UnsupportedMediaType, "the body's type is not application/json"));
     }
     // What is left of the body may be endless: such a connection is not used again.
@@ -164,10 +164,10 @@ pub(crate) async fn read_body(request: Request<Incoming>) -> Result<Bytes, Probl
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
+/// True where the body is of this type.
+pub(crate) fn is_of_type(headers: &HeaderMap, wanted: &str) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = value.split(';').next().unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("application/json")
+    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
 }
 
 /// Runs something that reads the store beside the event loop.

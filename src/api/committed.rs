@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::Serialize;
 use state::backend::{BackendError, Peeked, Positions, StorePartition};
 use state::store::decode_kept;
 use state::tier::Held;
@@ -19,6 +17,7 @@ use tracing::{debug, error};
 use super::call::Call;
 use super::problem::{Kind, Problem};
 use super::site::Site;
+use super::standing::{Position, Standing};
 use crate::scoring::UserProfile;
 
 /// When to come again while a partition is restored or not far enough, in seconds.
@@ -42,29 +41,6 @@ pub(crate) struct Reading {
     pub(crate) min: u64,
     /// What a tier has of the user, where one was asked.
     pub(crate) held: Option<Held>,
-}
-
-/// Which committed state an answer is about.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub(crate) struct Standing {
-    position: Position,
-    /// Who read it: `local` (the instance that was asked runs the partition), `owner` (another one does, and was asked), `standby`; or `redis`,
-    /// `postgres` where the profile had to be fetched from there.
-    source: &'static str,
-    /// Milliseconds since the partition's last commit or restore; of a copy, since it was last at its changelog's end;
-    /// of a tier, since the profile's last change.
-    age_ms: u64,
-}
-
-/// Everything before these offsets is in the answer; what was being committed at that moment may be, too.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-struct Position {
-    /// The user's partition.
-    partition: u32,
-    /// The next offset of the input.
-    input_offset: u64,
-    /// The next offset of the store's changelog.
-    changelog_offset: u64,
 }
 
 /// A user's committed profile; none where the user has none.

@@ -4,7 +4,7 @@ use state::tier::{Lookup, Tier, Unreachable};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::erasure::{Found, Place, place};
+use super::receipt::{Found, Place, place};
 use crate::tiers::{Cold, READ_TIMEOUT, Remains, Tiers};
 
 const BEHIND: &str = "the projection has not come to the erasure yet";

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::call::{Answer, Call};
-use super::document::{Declared, gives};
+use super::declare::{Declared, gives};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::stream::unreadable;

@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 
 use super::call::{Answer, Call};
-use super::document::{Declared, gives, json};
+use super::declare::{Declared, gives, json};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use crate::load::{Control, Order, Refusal, Status};

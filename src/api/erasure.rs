@@ -12,44 +12,16 @@ use super::anywhere::OfPartition;
 use super::call::{Answer, Call};
 use super::committed::{self, Committed, Reading};
 use super::copies::{self, Erased};
-use super::document::{Declared, Takes, gives, parameter};
+use super::declare::{Declared, Takes, gives, parameter};
 use super::orders::{Phase, looked_up, named, phase, unavailable};
 use super::problem::{Kind, Problem};
-use super::profile::rfc3339;
+use super::receipt::{Found, Place, place};
 use super::reply::Reply;
 use crate::notify::entry::names_user;
 use crate::orders::{Job, JobId, Left};
+use crate::portrait::rfc3339;
 use crate::scoring::{CommandKind, audit_topic, notifications_topic, snoozes_topic};
 use crate::snoozes;
-
-/// What was found of the user in one place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Found {
-    /// Nothing is there.
-    Deleted,
-    /// What is there goes by itself: by a topic's retention, or at its next compaction.
-    Expiring,
-    /// What is there stays, as the place is set up.
-    Kept,
-    /// Something is there: payments came after the erasure, or it has not got there yet.
-    Present,
-    /// The place did not answer.
-    Unreachable,
-}
-
-/// One place.
-#[derive(Serialize, JsonSchema)]
-pub(super) struct Place {
-    /// `state`, `training`, `redis`, `postgres`, or a topic's name.
-    place: String,
-    found: Found,
-    /// When all of it is gone at the latest, where that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<String>,
-    /// What is known of it, for a person.
-    why: String,
-}
 
 /// The receipt of an erasure.
 #[derive(Serialize, JsonSchema)]
@@ -117,10 +89,6 @@ fn places(call: &Call, id: &JobId, job: &Job, reading: &Reading) -> Result<Vec<P
     places.extend(topics(call, ordered_ms(job))?);
     places.extend(compacted(call, &user)?);
     Ok(places)
-}
-
-pub(super) fn place(place: &str, found: Found, why: impl Into<String>) -> Place {
-    Place { place: place.to_owned(), found, until: None, why: why.into() }
 }
 
 /// The owner's store, or a copy where one is read.

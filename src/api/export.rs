@@ -9,12 +9,11 @@ use models::Verdict;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::call::{Answer, Call};
-use super::history::unavailable;
-use super::profile::rfc3339;
+use super::call::Call;
 use super::reply::Reply;
 use crate::history::{self, LIMIT_MAX, Place, Question};
-use crate::tiers::Cold;
+use crate::portrait::rfc3339;
+use crate::tiers::{Cold, Unreachable};
 
 /// Its type.
 pub(crate) const CSV: &str = "text/csv; charset=utf-8";
@@ -27,10 +26,10 @@ const HEAD: &[u8] = b"id,event_time,tx_id,user_id,merchant,amount,currency,score
 /// What ends a file that is not whole: no id begins like this.
 const BROKEN: &str = "INCOMPLETE: the export broke off here; ask again\r\n";
 
-/// Answers with everything that the question finds.
-pub(super) async fn csv(call: &Call, cold: Cold, mut question: Question) -> Answer {
+/// An answer with everything that the question finds; an error where the tier gives not even the first page.
+pub(super) async fn csv(call: &Call, cold: Cold, mut question: Question) -> Result<Reply, Unreachable> {
     // The first page before the answer begins: what fails now still has a status of its own.
-    let first = history::verdicts(&cold, &question, LIMIT_MAX).await.map_err(|why| unavailable(call, &why))?;
+    let first = history::verdicts(&cold, &question, LIMIT_MAX).await?;
     let name =
         format!("attachment; filename=\"verdicts-{}.csv\"", rfc3339(question.from_ms).unwrap_or_default().replace(':', ""));
     let (sender, body) = mpsc::channel(AHEAD);

@@ -15,10 +15,9 @@ use topology::topology::TaskId;
 use tracing::warn;
 
 use super::call::{Answer, Call};
-use super::document::{Declared, gives_other};
+use super::declare::{Declared, gives_other};
 use super::reply::Reply;
-use super::server::CONNECTIONS_MAX;
-use super::site::Site;
+use super::site::{CONNECTIONS_MAX, Site};
 use super::tally;
 use super::tasks;
 use crate::notify::notifier::Figures;

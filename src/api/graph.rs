@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use topology::topology::{TaskId, Topology};
 
 use super::call::{Call, Coming};
-use super::document::{Declared, gives};
+use super::declare::{Declared, gives};
 use super::reply::Reply;
 use super::site::Site;
 use super::tasks;

@@ -14,13 +14,13 @@ use tracing::error;
 
 use super::call::{Answer, Call, Coming};
 use super::committed;
-use super::document::{Declared, Parameter, Takes, USER, gives, gives_other, parameter};
+use super::declare::{Declared, Parameter, Takes, USER, gives, gives_other, parameter};
 use super::export;
 use super::parameters;
 use super::problem::{Kind, Problem};
-use super::profile::rfc3339;
 use super::reply::Reply;
 use crate::history::{self, LIMIT_MAX, Place, Question};
+use crate::portrait::rfc3339;
 use crate::tiers::{Cold, Unreachable};
 
 const DAY_MS: i64 = 86_400_000;
@@ -68,7 +68,7 @@ const FORMAT: Parameter = parameter(
     "`csv` gives everything that the question finds, up to a million rows, as one file; so does `Accept: text/csv`.",
 );
 
-const ANSWERS: [super::document::Given; 2] = [
+const ANSWERS: [super::declare::Given; 2] = [
     gives::<Page>(200, "A page; `next` leads to the next one."),
     gives_other(200, export::CSV, "All rows. Cells that a spreadsheet would take for a formula begin with an apostrophe."),
 ];
@@ -127,7 +127,7 @@ async fn list(call: &Call, question: Question, any_user: bool) -> Answer {
     let asked = read(call, question, any_user)?;
     let cold = cold(call)?;
     if asked.csv {
-        return export::csv(call, cold.clone(), asked.question).await;
+        return export::csv(call, cold.clone(), asked.question).await.map_err(|why| unavailable(call, &why));
     }
     let Asked { question, limit, .. } = asked;
     // One more than the page holds: then there is a next one.
@@ -146,7 +146,7 @@ fn cold(call: &Call) -> Result<&Cold, Problem> {
 }
 
 /// The tier gave no answer.
-pub(super) fn unavailable(call: &Call, why: &Unreachable) -> Problem {
+fn unavailable(call: &Call, why: &Unreachable) -> Problem {
     error!(request = call.request, %why, "the cold tier does not answer");
     Problem::new(Kind::ColdTierUnavailable, "Postgres did not answer, or not in time").retry_after(RETRY_S)
 }

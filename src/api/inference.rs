@@ -19,10 +19,12 @@ use serde_json::value::RawValue;
 
 use super::anywhere::Handler;
 use super::call::{Answer, Call};
-use super::committed::{Committed, Standing};
-use super::document::{Declared, Payment, gives, json};
+use super::committed::Committed;
+use super::declare::{Declared, gives, json};
+use super::document::Payment;
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
+use super::standing::Standing;
 use crate::scoring::{ScoringParams, Unconvertible};
 
 /// What is wrong with a currency without a rate.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tracing::error;
 
 use super::call::{Answer, Call};
-use super::document::{Declared, Takes, gives, json, parameter};
+use super::declare::{Declared, Takes, gives, json, parameter};
 use super::parameters;
 use super::problem::{Kind, Problem};
 use super::reply::Reply;

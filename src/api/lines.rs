@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::{Bytes, Incoming};
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::call::{Answer, Call};
-use super::payments::{self, Done, Pending};
+use super::intake::{self, Done, Pending};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::trail::{self, About};
@@ -69,9 +70,8 @@ async fn take(call: Call, mut body: Incoming, begun: mpsc::Sender<Chunk>) {
             }
         };
         if !found.is_empty() {
-            let (numbers, read) =
-                found.into_iter().map(|(n, line)| (n, line.and_then(|line| payments::read(&call, line)))).unzip();
-            let pending = payments::begin(&call, read, ROOM_MAX).await;
+            let (numbers, read) = found.into_iter().map(|(n, line)| (n, line.and_then(|line| intake::read(&call, line)))).unzip();
+            let pending = intake::begin(&call, read, ROOM_MAX).await;
             if begun.send((numbers, pending)).await.is_err() {
                 return;
             }
@@ -91,7 +91,7 @@ async fn tell(call: Call, mut under_way: mpsc::Receiver<Chunk>, answer: mpsc::Se
         text.reserve(done.len() * 96);
         taken += done.iter().filter(|done| done.is_written()).count();
         for (number, done) in numbers.into_iter().zip(&done) {
-            payments::write_line(number, done, &mut text);
+            write_line(number, done, &mut text);
         }
         if answer.send(std::mem::take(&mut text).into()).await.is_err() {
             break;
@@ -99,6 +99,19 @@ async fn tell(call: Call, mut under_way: mpsc::Receiver<Chunk>, answer: mpsc::Se
     }
     // A problem here is logged; the lines have been answered.
     let _logged = trail::write(&call, About { status: 200, user: None, payments: Some(taken) }).await;
+}
+
+/// The line of an answer in lines.
+fn write_line(line: u64, done: &Done, into: &mut Vec<u8>) {
+    #[derive(Serialize)]
+    struct Numbered<'d> {
+        line: u64,
+        #[serde(flatten)]
+        done: &'d Done,
+    }
+    let numbered = Numbered { line, done };
+    serde_json::to_writer(&mut *into, &numbered).expect("invariant: our own shapes have text keys and plain values");
+    into.push(b'\n');
 }
 
 /// Cuts what comes into lines.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tracing::error;
 
 use super::call::{Answer, Call};
-use super::document::{Declared, Parameter, Takes, gives, parameter};
+use super::declare::{Declared, Parameter, Takes, gives, parameter};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use crate::registry::{Activation, Refusal, RegistryError, State, Version, View};

@@ -17,12 +17,12 @@ use tracing::{error, info};
 use super::anywhere::OfPartition;
 use super::call::{Answer, Call};
 use super::committed::{self, Reading};
-use super::document::{Declared, Parameter, Takes, USER, gives, parameter};
+use super::declare::{Declared, Parameter, Takes, USER, gives, parameter};
 use super::problem::{Kind, Problem};
-use super::profile::rfc3339;
 use super::reply::Reply;
 use super::site::Site;
 use crate::orders::{Job, JobId};
+use crate::portrait::rfc3339;
 use crate::scoring::CommandKind;
 
 /// Seconds after which to try again when the broker did not answer.

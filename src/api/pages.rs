@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderValue};
 
 use super::call::{Answer, Call};
-use super::document::{Declared, Takes, gives_other, parameter};
+use super::declare::{Declared, Takes, gives_other, parameter};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use crate::dashboard::{FILES, INDEX};

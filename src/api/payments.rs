@@ -6,48 +6,36 @@
 //! one's `id` and `duplicate: true`, and is not written again.
 //!
 //! `wait=verdict` (one payment only) answers 200 with the verdict as it is in the topic, within `timeout` (5 s); else 202 as without it.
-//!
-//! Ids are remembered by one instance for each partition; payments that have one are passed on to it. Where it is not known or
-//! does not answer, they are refused (503) rather than written without being looked up.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION};
-use hyper::{HeaderMap, Request, StatusCode};
-use models::{Cause, InvalidTransaction, Verdict};
+use hyper::header::{HeaderValue, LOCATION, RETRY_AFTER};
+use hyper::{Request, StatusCode};
+use models::Verdict;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
-use tokio::sync::oneshot;
-use tokio::time::timeout;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use topology::partitioner::partition_of;
 
 use super::anywhere::{relay, says_not_here};
-use super::call::{Answer, Call, Coming, read_body};
-use super::document::{Declared, TIMEOUT, Takes, Transaction, gives, gives_other, json, parameter};
-use super::inference::{NO_RATE, OUT_OF_RANGE_CONVERTED};
-use super::problem::{self, Kind, Problem};
+use super::call::{Answer, Call, Coming, is_of_type, read_body};
+use super::declare::{Declared, TIMEOUT, Takes, gives, gives_other, json, parameter};
+use super::document::Transaction;
+use super::intake::{
+    Done, IDS_READ_MAX, PASSED_ON_MAX, RETRY_S, ask, begin, destination, id, moving, no_room, outcomes, problem_of, read,
+};
+use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::trail::{self, About};
 use super::{lines, parameters};
 use crate::clock::{monotonic, since};
-use crate::ingest::{self, Full, Home, Ingest, Outcome, Payment, Refused, Ticket};
+use crate::ingest::{Full, Ingest, Outcome, Payment, Ticket};
 use crate::membership::Peer;
-use crate::query::{Asked, Failed, Got, Wish};
-use crate::scoring::Unconvertible;
+use crate::query::Wish;
 
 /// Payments of one array.
 const ITEMS_MAX: usize = 10_000;
-/// For the broker to acknowledge.
-const ACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
-/// For another instance to answer.
-const PASSED_ON_MAX: Duration = Duration::from_secs(12);
-/// For transaction ids to be read back from the topic, once per request.
-const IDS_READ_MAX: Duration = Duration::from_secs(2);
-/// When to come again, in seconds.
-const RETRY_S: u16 = 1;
 
 /// A body of JSON.
 #[derive(JsonSchema)]
@@ -101,7 +89,7 @@ pub(crate) const TAKE: Declared = Declared::new(
 pub(crate) fn take(call: Call, request: Request<Incoming>) -> Coming {
     Box::pin(async move {
         let waits = Waits::read(&call)?;
-        if is(request.headers(), "application/x-ndjson") {
+        if is_of_type(request.headers(), "application/x-ndjson") {
             waits.refuse()?;
             return lines::stream(call, request.into_body()).await;
         }
@@ -112,12 +100,6 @@ pub(crate) fn take(call: Call, request: Request<Incoming>) -> Coming {
         }
         one(call, waits, body).await
     })
-}
-
-/// True where the body is of this type.
-fn is(headers: &HeaderMap, kind: &str) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(kind)
 }
 
 /// What the caller waits for.
@@ -154,88 +136,6 @@ impl Waits {
     }
 }
 
-/// Reads a payment.
-pub(super) fn read(call: &Call, value: Bytes) -> Result<Payment, Problem> {
-    let api = &call.site.api;
-    let payment = Payment::read(value, api.clock.now_ms(), &api.params, api.ingest.config().partitions);
-    payment.map_err(|why| match why {
-        Refused::Invalid(why) => refused(&why),
-        Refused::Unconvertible(Unconvertible::Currency) => Problem::invalid("/currency", NO_RATE),
-        Refused::Unconvertible(Unconvertible::Amount) => Problem::invalid("/amount", OUT_OF_RANGE_CONVERTED),
-    })
-}
-
-/// What the reader refused. Its words hold no part of the value.
-fn refused(why: &InvalidTransaction) -> Problem {
-    let pointer = match why.field {
-        Some("user_id") => "/user_id",
-        Some("amount") => "/amount",
-        Some("merchant") => "/merchant",
-        Some("tx_id") => "/tx_id",
-        Some("currency") => "/currency",
-        Some("timestamp") => "/timestamp",
-        _ => "",
-    };
-    match why.cause {
-        Cause::NotJson | Cause::NotUtf8 | Cause::Empty => Problem::new(Kind::NotJson, why.to_string()),
-        Cause::TooLarge => Problem::new(Kind::BodyTooLarge, why.to_string()),
-        Cause::FarFuture => Problem::invalid(pointer, "timestamp: is later than now by more than is allowed (MAX_FUTURE_MS)"),
-        _ => Problem::invalid(pointer, why.to_string()),
-    }
-}
-
-/// Where a payment is to be written: here, at another instance, or nowhere at the moment. Ids that are being read are waited for, until
-/// that moment of the process.
-async fn destination(call: &Call, payment: &Payment, until: Duration) -> Result<Option<Peer>, Problem> {
-    let of = payment.partition;
-    match call.site.api.ingest.settled_home_of(payment, until).await {
-        Home::Here => Ok(None),
-        Home::There(_) if call.hop => {
-            Err(Problem::new(Kind::NotHere, format!("the ids of partition {of} are not remembered here")).retry_after(RETRY_S))
-        }
-        Home::There(peer) => Ok(Some(peer)),
-        Home::Reading => {
-            Err(Problem::new(Kind::IdsNotKnown, format!("the ids of partition {of} are being read")).retry_after(RETRY_S))
-        }
-        Home::Nowhere => Err(moving(of)),
-    }
-}
-
-fn moving(partition: u32) -> Problem {
-    Problem::new(Kind::Moving, format!("no instance is known to remember the ids of partition {partition}")).retry_after(RETRY_S)
-}
-
-fn no_room() -> Problem {
-    Problem::new(Kind::TooManyRequests, "the broker does not keep up with the payments that wait already").retry_after(RETRY_S)
-}
-
-/// The problem that an outcome is; none where the payment is written.
-fn problem_of(outcome: Outcome) -> Problem {
-    let unavailable = |detail: &'static str| Problem::new(Kind::BrokerUnavailable, detail).retry_after(RETRY_S);
-    match outcome {
-        Outcome::TooLarge => Problem::new(Kind::BodyTooLarge, "the payment is larger than its topic takes"),
-        Outcome::Moving => {
-            Problem::new(Kind::IdsNotKnown, "the partition's ids are not known here at the moment").retry_after(RETRY_S)
-        }
-        Outcome::NotWritten => unavailable("nothing was written"),
-        Outcome::Unsure | Outcome::Written { .. } => {
-            unavailable("the payment may have been written: sent again under the same tx_id it is not written twice")
-        }
-    }
-}
-
-/// What the thread that writes says, within bounds.
-async fn outcomes(answer: oneshot::Receiver<ingest::Answer>, count: usize) -> Vec<Outcome> {
-    match timeout(ACKNOWLEDGED_MAX, answer).await {
-        Ok(Ok(answer)) if answer.outcomes.len() == count => answer.outcomes,
-        _ => vec![Outcome::Unsure; count],
-    }
-}
-
-fn id(ingest: &Ingest, call: &Call, partition: u32, offset: u64) -> String {
-    format!("{}:{partition}:{offset}", call.site.topic(ingest.config().transactions))
-}
-
 /// One payment.
 async fn one(call: Call, waits: Waits, body: Bytes) -> Answer {
     let ingest = &call.site.api.ingest;
@@ -258,18 +158,12 @@ async fn one(call: Call, waits: Waits, body: Bytes) -> Answer {
     {
         return Ok(Reply::new(StatusCode::OK, "application/json", verdict));
     }
-    let done = Done {
-        status: None,
-        tx_id: Some(tx_id.unwrap_or_else(|| id.clone())),
-        id: Some(id),
-        duplicate: Some(duplicate),
-        problem: None,
-    };
+    let done = Done::written(None, id, tx_id, duplicate);
     let mut reply = Reply::json(StatusCode::ACCEPTED, &done);
     if let Ok(place) = place {
         reply = reply.with(LOCATION, place);
     }
-    Ok(if waits.verdict { reply.with(hyper::header::RETRY_AFTER, RETRY_S.into()) } else { reply })
+    Ok(if waits.verdict { reply.with(RETRY_AFTER, RETRY_S.into()) } else { reply })
 }
 
 /// Makes sure that the verdict is not missed; none where the reader is not in place in time.
@@ -294,157 +188,6 @@ async fn pass_on(call: &Call, peer: &Peer, waits: Waits, body: Bytes, partition:
             Ok(relay(got))
         }
         Err(problem) => Err(problem),
-    }
-}
-
-async fn ask(call: &Call, peer: &Peer, query: String, body: Bytes, limit: Duration) -> Result<Got, Problem> {
-    let asked = Asked {
-        method: hyper::Method::POST,
-        target: format!("{}{query}", call.path),
-        id: call.request.clone(),
-        authorization: call.authorization.clone(),
-        body,
-    };
-    call.site.peers.ask(peer, &asked, limit).await.map_err(|why| match why {
-        Failed::Busy => Problem::new(Kind::TooManyRequests, "too many requests are being passed on").retry_after(RETRY_S),
-        _ => {
-            let detail = "the instance that remembers the partition's ids gives no answer: sent again under the same tx_id the payment is \
-                          not written twice";
-            Problem::new(Kind::OwnerUnreachable, detail).retry_after(RETRY_S)
-        }
-    })
-}
-
-/// What became of one payment, as the caller is told.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "payment_outcome")]
-pub(super) struct Done {
-    /// None where the whole answer has it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tx_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duplicate: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<problem::Body<'static>>")]
-    problem: Option<Box<RawValue>>,
-}
-
-impl Done {
-    pub(super) fn refused(call: &Call, problem: &Problem) -> Self {
-        let status = Some(problem.kind().status().as_u16());
-        let problem =
-            to_raw_value(&problem.body(&call.request)).expect("invariant: our own shapes have text keys and plain values");
-        Self { status, id: None, tx_id: None, duplicate: None, problem: Some(problem) }
-    }
-
-    pub(super) fn is_written(&self) -> bool {
-        self.id.is_some()
-    }
-}
-
-/// Payments that are on their way: their order in the topic is settled.
-pub(super) struct Pending {
-    done: Vec<Option<Done>>,
-    /// Those written here: place among all, and `tx_id`.
-    here: Vec<(usize, Option<String>)>,
-    answer: Result<Option<oneshot::Receiver<ingest::Answer>>, Full>,
-}
-
-/// Sends payments on their way, each to its place; waits for room as long as `patience`. Payments of one instance keep their order,
-/// within a call and from call to call.
-pub(super) async fn begin(call: &Call, read: Vec<Result<Payment, Problem>>, patience: Duration) -> Pending {
-    let mut done: Vec<Option<Done>> = Vec::with_capacity(read.len());
-    let (mut here, mut payments) = (Vec::new(), Vec::with_capacity(read.len()));
-    let mut there: BTreeMap<String, (Peer, Vec<(usize, Bytes)>)> = BTreeMap::new();
-    let until = monotonic() + IDS_READ_MAX;
-    for (at, read) in read.into_iter().enumerate() {
-        let destined = match read {
-            Ok(payment) => destination(call, &payment, until).await.map(|to| (to, payment)),
-            Err(problem) => Err(problem),
-        };
-        done.push(match destined {
-            Err(problem) => Some(Done::refused(call, &problem)),
-            Ok((None, payment)) => {
-                here.push((at, payment.tx_id.clone()));
-                payments.push(payment);
-                None
-            }
-            Ok((Some(peer), payment)) => {
-                let (_, theirs) = there.entry(peer.instance.clone()).or_insert((peer, Vec::new()));
-                theirs.push((at, payment.value));
-                None
-            }
-        });
-    }
-    let answer =
-        if payments.is_empty() { Ok(None) } else { call.site.api.ingest.submit_within(payments, patience).await.map(Some) };
-    for (peer, theirs) in there.into_values() {
-        for (at, told) in batch_there(call, &peer, theirs).await {
-            done[at] = Some(told);
-        }
-    }
-    Pending { done, here, answer }
-}
-
-/// A batch for another instance: what it says of each.
-async fn batch_there(call: &Call, peer: &Peer, theirs: Vec<(usize, Bytes)>) -> Vec<(usize, Done)> {
-    #[derive(Deserialize)]
-    struct Told {
-        results: Vec<Done>,
-    }
-    let mut body = Vec::with_capacity(theirs.iter().map(|(_, value)| value.len() + 1).sum::<usize>() + 2);
-    for (_, value) in &theirs {
-        body.push(if body.is_empty() { b'[' } else { b',' });
-        body.extend_from_slice(value);
-    }
-    body.push(b']');
-    let told = match ask(call, peer, String::new(), body.into(), PASSED_ON_MAX).await {
-        Ok(got) if got.status.is_success() => {
-            serde_json::from_slice::<Told>(&got.body).map(|told| told.results).map_err(|_| None)
-        }
-        Ok(got) => Err(Some(got)),
-        Err(problem) => {
-            let done = Done::refused(call, &problem);
-            return theirs.into_iter().map(|(at, _)| (at, done.clone())).collect();
-        }
-    };
-    match told {
-        Ok(results) if results.len() == theirs.len() => theirs.into_iter().map(|(at, _)| at).zip(results).collect(),
-        told => {
-            let problem = match told {
-                Err(Some(got)) if got.status == StatusCode::TOO_MANY_REQUESTS => no_room(),
-                _ => problem_of(Outcome::Unsure),
-            };
-            let done = Done::refused(call, &problem);
-            theirs.into_iter().map(|(at, _)| (at, done.clone())).collect()
-        }
-    }
-}
-
-impl Pending {
-    /// Waits until it is known what became of each.
-    pub(super) async fn finish(mut self, call: &Call) -> Vec<Done> {
-        let outcomes = match self.answer {
-            Ok(None) => Vec::new(),
-            Ok(Some(answer)) => outcomes(answer, self.here.len()).await.into_iter().map(Ok).collect(),
-            Err(Full) => vec![Err(Full); self.here.len()],
-        };
-        for ((at, tx_id), outcome) in self.here.into_iter().zip(outcomes) {
-            self.done[at] = Some(match outcome {
-                Ok(Outcome::Written { partition, offset, duplicate }) => {
-                    let id = id(&call.site.api.ingest, call, partition, offset);
-                    let tx_id = Some(tx_id.unwrap_or_else(|| id.clone()));
-                    Done { status: Some(202), id: Some(id), tx_id, duplicate: Some(duplicate), problem: None }
-                }
-                Ok(outcome) => Done::refused(call, &problem_of(outcome)),
-                Err(Full) => Done::refused(call, &no_room()),
-            });
-        }
-        self.done.into_iter().map(|done| done.expect("invariant: each is refused, written here or passed on")).collect()
     }
 }
 
@@ -478,7 +221,7 @@ async fn many(call: &Call, body: &Bytes) -> Answer {
     }
     let read = values.iter().map(|value| read(call, body.slice_ref(value.get().as_bytes()))).collect();
     let pending = begin(call, read, Duration::ZERO).await;
-    if pending.answer.is_err() && pending.here.len() == values.len() {
+    if pending.has_no_room() {
         return Err(no_room());
     }
     let done = pending.finish(call).await;
@@ -488,17 +231,4 @@ async fn many(call: &Call, body: &Bytes) -> Answer {
     trail::write(call, About { status: 202, user: None, payments: Some(accepted) }).await?;
     let status = if refused == 0 { StatusCode::ACCEPTED } else { StatusCode::MULTI_STATUS };
     Ok(Reply::json(status, &Results { accepted, refused, results }))
-}
-
-/// The line of an answer in lines.
-pub(super) fn write_line(line: u64, done: &Done, into: &mut Vec<u8>) {
-    #[derive(Serialize)]
-    struct Numbered<'d> {
-        line: u64,
-        #[serde(flatten)]
-        done: &'d Done,
-    }
-    let numbered = Numbered { line, done };
-    serde_json::to_writer(&mut *into, &numbered).expect("invariant: our own shapes have text keys and plain values");
-    into.push(b'\n');
 }

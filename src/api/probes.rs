@@ -14,12 +14,12 @@ use serde::Serialize;
 use topology::status::{Phase, TaskStatus};
 
 use super::call::{Answer, Call};
-use super::document::{Declared, gives};
+use super::declare::{Declared, gives};
 use super::health::WorkerView;
-use super::profile::rfc3339;
 use super::reply::Reply;
 use super::site::Site;
 use super::tasks::{self, TaskShown};
+use crate::portrait::rfc3339;
 use crate::projection::TierView;
 
 /// A probe's answer.

@@ -11,8 +11,8 @@ use hyper::header::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::committed::Standing;
 use super::reply::Reply;
+use super::standing::Standing;
 
 /// Declares the kinds with their texts, so that none can lack one.
 macro_rules! kinds {

@@ -6,13 +6,12 @@ use serde::Serialize;
 
 use super::anywhere::Handler;
 use super::call::{Answer, Call};
-use super::committed::{Committed, Standing};
-use super::document::{Declared, USER, gives};
+use super::committed::Committed;
+use super::declare::{Declared, USER, gives};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
+use super::standing::Standing;
 use crate::portrait::{Portrait, currency};
-
-pub(crate) use crate::portrait::rfc3339;
 
 /// The answer.
 #[derive(Serialize, JsonSchema)]

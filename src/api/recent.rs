@@ -10,11 +10,11 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::call::{Answer, Call};
-use super::document::{Declared, Parameter, Takes, gives, parameter};
+use super::declare::{Declared, Parameter, Takes, gives, parameter};
 use super::parameters::{self, invalid};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
-use super::stream::{narrow, unreadable};
+use super::stream::{MIN_SCORE, OF_USER, SEVERITY, narrow, unreadable};
 use crate::live::{Look, Second, Seen, View};
 use crate::tap::Filter;
 
@@ -100,13 +100,6 @@ struct OneShown {
     contributions: Option<Vec<Contribution>>,
 }
 
-/// What to leave out: also of the stream.
-pub(super) const SEVERITY: Parameter =
-    parameter("severity", Takes::OneOf(&["none", "low", "medium", "high", "critical"]), "From this severity up.");
-/// See [`SEVERITY`].
-pub(super) const OF_USER: Parameter = parameter("user", Takes::Text(256), "Of this user.");
-/// See [`SEVERITY`].
-pub(super) const MIN_SCORE: Parameter = parameter("min_score", Takes::Pattern("^(0([.][0-9]{1,9})?|1)$"), "From this score up.");
 const LIMIT: Parameter = parameter("limit", Takes::Number(1, LIMIT_MAX as i64), "Verdicts at most; 100 unless given.");
 
 /// What the figures say of themselves.

@@ -9,8 +9,8 @@
 //! 6. the answer is counted by route and logged under the request's id
 //!
 //! A new route is a row of [`ROUTES`], a handler, and what the route says of itself: a constant [`Declared`] beside the handler, joined to
-//! the row by `.says(&...)`. `/openapi.json` is made of these; a row without one fails a test (`document::openapi`), and so does an answer in
-//! any test of the interface that its route's declaration does not have (`tests::contract`). A declaration names what is the route's own:
+//! the row by `.says(&...)`. `/openapi.json` is made of these; a row without one fails a test, and so does an answer in any test of the
+//! interface that its route's declaration does not have (`tests::contract`). A declaration names what is the route's own:
 //!
 //! ```text
 //! const PROFILE: Declared = Declared::new("Users", "A user's profile in people's terms", &[gives::<Shown<'_>>(200, "The profile.")])
@@ -20,90 +20,38 @@
 //!     .problems(&[Kind::NoSuchUser]);     // those of tokens, paths, bodies, time and other instances are added by the kind of route
 //! ```
 //!
-//! A handler of another kind (a stream, say) is a variant of [`Run`].
+//! A handler of another kind (a stream, say) is a variant of [`Run`]. Nothing but the server imports the table: what reads a row takes
+//! a [`Route`].
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use hyper::body::{Body, Incoming};
 use hyper::header::{ALLOW, HeaderValue, STRICT_TRANSPORT_SECURITY};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::Value;
 use tracing::debug;
 
 use super::auth::{Access, Actor, Caller, Gate, authorise};
-use super::call::{Answer, Call, Coming, NO_ROUTE, READ_MAX, decode, read_body, run_aside};
-use super::document::{self, Declared, Takes, gives, parameter};
+use super::call::{Answer, Call, NO_ROUTE, READ_MAX, decode, read_body, run_aside};
+use super::declare::{Declared, Takes, gives, gives_other, parameter};
 use super::problem::{Explanation, Kind, Problem};
 use super::rates::Key;
-use super::reply::Content;
+use super::reply::{Content, Reply};
+use super::route::{Route, Run, call, delete, get, post};
 use super::site::Site;
 use super::{
-    anywhere, dead_letters, demo, erasure, exposition, graph, history, inference, labels, models, notifications, orders, pages,
-    payments, probes, profile, recent, sessions, shadow, stores, stream, trail, train, users,
+    anywhere, dead_letters, demo, document, erasure, exposition, graph, history, inference, labels, login, models, notifications,
+    orders, pages, payments, probes, profile, recent, shadow, stores, stream, trail, train, users,
 };
 use crate::config::Scope;
 use crate::query::ANSWERED_BY;
-
-/// How a handler runs.
-#[derive(Clone, Copy)]
-pub(crate) enum Run {
-    /// On the event loop: it answers from memory.
-    Here(fn(&Call) -> Answer),
-    /// Beside the event loop: it reads the store.
-    Aside(fn(&Call) -> Answer),
-    /// On the event loop: it waits for others.
-    Waiting(fn(Call) -> Coming),
-    /// On the event loop: it reads the body itself, and waits for others.
-    Unread(fn(Call, Request<Incoming>) -> Coming),
-    /// About one user: wherever the user's partition is.
-    Anywhere(anywhere::Handler),
-    /// About one partition of users: wherever it is.
-    AnywhereOf(anywhere::OfPartition),
-}
-
-/// One route.
-pub(crate) struct Route {
-    pub(crate) method: Method,
-    /// Its path; `{}` stands for one segment.
-    pub(crate) path: &'static str,
-    pub(crate) access: Access,
-    pub(crate) run: Run,
-    /// A request without any body is fine.
-    pub(crate) bodiless: bool,
-    /// What it says of itself. None only until its author has said it.
-    pub(crate) declared: Option<&'static Declared>,
-}
-
-impl Route {
-    /// With what it says of itself.
-    const fn says(mut self, declared: &'static Declared) -> Self {
-        self.declared = Some(declared);
-        self
-    }
-}
 
 const QUERY: Access = Access::Needs(Scope::Query);
 const WRITE: Access = Access::Needs(Scope::Write);
 const ERASE: Access = Access::Needs(Scope::Erase);
 const ADMIN: Access = Access::Needs(Scope::Admin);
-
-const fn get(path: &'static str, access: Access, run: Run) -> Route {
-    Route { method: Method::GET, path, access, run, bodiless: true, declared: None }
-}
-
-const fn delete(path: &'static str, access: Access, run: Run) -> Route {
-    Route { method: Method::DELETE, path, access, run, bodiless: true, declared: None }
-}
-
-const fn post(path: &'static str, access: Access, run: Run) -> Route {
-    Route { method: Method::POST, path, access, run, bodiless: false, declared: None }
-}
-
-/// A POST whose body may be left out.
-const fn call(path: &'static str, access: Access, run: Run) -> Route {
-    Route { method: Method::POST, path, access, run, bodiless: true, declared: None }
-}
 
 /// Every route there is.
 pub(crate) static ROUTES: &[Route] = &[
@@ -113,13 +61,13 @@ pub(crate) static ROUTES: &[Route] = &[
     get("/readyz", Access::Open, Run::Here(probes::readyz)).says(&probes::READYZ),
     get("/startupz", Access::Open, Run::Here(probes::startupz)).says(&probes::STARTUPZ),
     get("/problems/{}", Access::Open, Run::Here(explain_problem)).says(&EXPLAIN_PROBLEM),
-    get("/openapi.json", Access::Open, Run::Here(document::openapi)).says(&document::OPENAPI),
+    get("/openapi.json", Access::Open, Run::Here(openapi)).says(&OPENAPI),
     get("/schemas/{}", Access::Open, Run::Here(document::schema)).says(&document::SCHEMA),
     get("/docs", Access::Open, Run::Here(document::page)).says(&document::PAGE),
     get("/docs/{}", Access::Open, Run::Here(document::asset)).says(&document::ASSET),
-    get("/v1/session", Access::Open, Run::Unread(sessions::whose)).says(&sessions::WHOSE),
-    post("/v1/session", Access::Open, Run::Unread(sessions::open)).says(&sessions::OPEN),
-    delete("/v1/session", Access::Open, Run::Unread(sessions::close)).says(&sessions::CLOSE),
+    get("/v1/session", Access::Open, Run::Unread(login::whose)).says(&login::WHOSE),
+    post("/v1/session", Access::Open, Run::Unread(login::open)).says(&login::OPEN),
+    delete("/v1/session", Access::Open, Run::Unread(login::close)).says(&login::CLOSE),
     get("/metrics", QUERY, Run::Aside(exposition::metrics)).says(&exposition::METRICS),
     get("/v1/health", QUERY, Run::Here(probes::health)).says(&probes::HEALTH),
     get("/v1/topology", QUERY, Run::Waiting(graph::topology)).says(&graph::TOPOLOGY),
@@ -298,6 +246,19 @@ fn enter(route: &'static Route, request: &Request<Incoming>, call: &mut Call) ->
         call.authorization = authorization;
     }
     Ok(())
+}
+
+const OPENAPI: Declared =
+    Declared::new("Interface", "This document", &[gives_other(200, "application/json", "OpenAPI 3.1, made from the code.")]);
+
+/// The document of every route: the same for every instance of this version.
+pub(crate) fn document() -> &'static Value {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| document::of(ROUTES));
+    &DOCUMENT
+}
+
+fn openapi(_: &Call) -> Answer {
+    Ok(Reply::json(StatusCode::OK, document()))
 }
 
 const EXPLAIN_PROBLEM: Declared =

@@ -1,8 +1,8 @@
 //! Connections: accepted within bounds, by TLS where there is a certificate, served by HTTP/1.1 with keep-alive, drained at the end.
 //!
 //! A connection is closed when it sends no whole head within [`HEAD_MAX`] (idle ones count: a client that keeps a connection
-//! must be ready to open another), or when its peer takes none of an answer for [`UNREAD_MAX`]. While [`CONNECTIONS_MAX`] are
-//! open, others wait in the listener's queue.
+//! must be ready to open another), or when its peer takes none of an answer for [`UNREAD_MAX`]. While all places
+//! of the site are taken, others wait in the listener's queue.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,17 +23,12 @@ use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
+use super::parts::{Api, Doors};
 use super::patience::Patience;
+use super::routes;
 use super::site::Site;
-use super::{Api, Doors, routes};
 use crate::tls::Tls;
 
-/// Connections open at once.
-pub(crate) const CONNECTIONS_MAX: usize = 1024;
-/// Requests reading the store at once; others wait their turn.
-pub(crate) const WORK_MAX: usize = 64;
-/// Streams open at once.
-pub(crate) const STREAMS_MAX: usize = 64;
 /// For a request's head to arrive.
 const HEAD_MAX: Duration = Duration::from_secs(5);
 /// For the peer to take some of an answer.

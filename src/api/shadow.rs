@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::call::{Answer, Call};
-use super::document::{Declared, gives, json};
+use super::declare::{Declared, gives, json};
 use super::models::{MODEL, problem};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;

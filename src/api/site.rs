@@ -7,15 +7,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Semaphore, watch};
 use topology::record::TopicId;
 
+use super::parts::{Api, Doors};
 use super::rates::Rates;
-use super::server::{CONNECTIONS_MAX, STREAMS_MAX, WORK_MAX};
 use super::sessions::Sessions;
 use super::tally::Tally;
-use super::{Api, Doors};
 use crate::config::ApiToken;
 use crate::query::Peers;
 use crate::tls::Tls;
 
+/// Connections open at once.
+pub(crate) const CONNECTIONS_MAX: usize = 1024;
+/// Requests reading the store at once; others wait their turn.
+const WORK_MAX: usize = 64;
+/// Streams open at once.
+const STREAMS_MAX: usize = 64;
 /// The store that profiles are kept in.
 const PROFILES: &str = "profiles";
 

@@ -11,7 +11,7 @@ use topology::status::{Phase, TaskStatus};
 use tracing::warn;
 
 use super::call::{Answer, Call};
-use super::document::{Declared, gives};
+use super::declare::{Declared, gives};
 use super::problem::{Kind, Problem};
 use super::reply::Reply;
 use super::site::Site;

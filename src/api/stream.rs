@@ -18,13 +18,20 @@ use topology::broker::BrokerError;
 use tracing::warn;
 
 use super::call::{Call, Coming, READ_MAX, run_aside};
-use super::document::{Declared, Takes, gives_other, parameter};
+use super::declare::{Declared, Parameter, Takes, gives_other, parameter};
 use super::parameters::{self, invalid};
 use super::problem::{Kind, Problem};
-use super::recent::{MIN_SCORE, OF_USER, SEVERITY};
 use super::reply::Reply;
 use crate::live::{Event, Live, Look};
 use crate::tap::{Filter, severity};
+
+/// What to leave out: of the stream, and of lists of the latest.
+pub(super) const SEVERITY: Parameter =
+    parameter("severity", Takes::OneOf(&["none", "low", "medium", "high", "critical"]), "From this severity up.");
+/// See [`SEVERITY`].
+pub(super) const OF_USER: Parameter = parameter("user", Takes::Text(256), "Of this user.");
+/// See [`SEVERITY`].
+pub(super) const MIN_SCORE: Parameter = parameter("min_score", Takes::Pattern("^(0([.][0-9]{1,9})?|1)$"), "From this score up.");
 
 /// What the stream says of itself.
 pub(crate) const VERDICTS: Declared = Declared::new(

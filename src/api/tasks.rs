@@ -12,8 +12,8 @@ use topology::record::TopicPartition;
 use topology::status::TaskStatus;
 use topology::topology::TaskId;
 
-use super::profile::rfc3339;
 use super::site::Site;
+use crate::portrait::rfc3339;
 
 /// One task.
 #[derive(Serialize, JsonSchema)]

@@ -21,7 +21,7 @@ use tracing::error;
 use super::auth::Access;
 use super::call::{Answer, Call};
 use super::problem::{Kind, Problem};
-use super::routes::Route;
+use super::route::Route;
 use crate::config::Scope;
 
 /// For the broker to acknowledge a record.

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::call::{Answer, Call};
-use super::document::{Declared, Takes, gives, json, parameter};
+use super::declare::{Declared, Takes, gives, json, parameter};
 use super::models::problem;
 use super::problem::{Kind, Problem};
 use super::reply::Reply;

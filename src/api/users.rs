@@ -12,7 +12,7 @@ use topology::status::Phase;
 use tracing::error;
 
 use super::call::{Answer, Call};
-use super::document::{Declared, Takes, gives, parameter};
+use super::declare::{Declared, Takes, gives, parameter};
 use super::parameters;
 use super::problem::{Kind, Problem};
 use super::reply::Reply;

@@ -16,15 +16,14 @@ use models::{Model, TrainParams, Verdict};
 use topology::driver::{DriverOptions, TestDriver};
 
 use crate::clock::{monotonic, process_cpu, since};
-use crate::input::csv::{InputError, Mapping, Reader};
+use crate::input::csv::{Mapping, Reader};
 use crate::scoring::{ModelSlot, ScoringParams, TopicNames, scoring_topology};
-use crate::training::TrainingRows;
+use crate::training::{RowsError, TrainingRows};
 
 pub use judge::Judgement;
 pub use report::{Report, Stages};
 
 use rows::DAY_MS;
-pub(crate) use rows::write_payment;
 
 /// Rows that go through the topology before their verdicts are read.
 const CHUNK_ROWS: usize = 20_000;
@@ -71,15 +70,9 @@ pub struct Backtest {
 /// Why a backtest failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BacktestError {
-    /// The file.
+    /// The file, or the topology.
     #[error(transparent)]
-    Input(#[from] InputError),
-    /// The topology.
-    #[error("the topology stopped: {0}")]
-    Halt(#[from] topology::worker::Halt),
-    /// Names of topics that collide.
-    #[error(transparent)]
-    Topology(#[from] topology::topology::InvalidTopology),
+    Rows(#[from] RowsError),
     /// The training.
     #[error("no model could be trained on days {from} to {to} ({rows} rows): {why}")]
     Train {
@@ -95,9 +88,6 @@ pub enum BacktestError {
     /// The output file.
     #[error("the verdicts cannot be written: {0}")]
     Out(#[from] std::io::Error),
-    /// A verdict that is none: a fault of ours.
-    #[error("a verdict cannot be read back: {0}")]
-    Verdict(#[from] serde_json::Error),
 }
 
 /// What is remembered of a row until its verdict comes.
@@ -134,7 +124,7 @@ impl Backtest {
         if let Plan::Score(model) = &self.plan {
             slot.set(Some(Arc::clone(model)));
         }
-        let topology = scoring_topology("backtest", &self.names, &self.scoring, &slot)?;
+        let topology = scoring_topology("backtest", &self.names, &self.scoring, &slot).map_err(RowsError::from)?;
         let options = DriverOptions { partitions: self.partitions, cache_bytes: 1 << 30, ..DriverOptions::default() };
         let mut run = Run {
             backtest: self,
@@ -164,7 +154,7 @@ impl Backtest {
 
 impl Run<'_> {
     fn rows(&mut self, progress: &dyn Fn(u64)) -> Result<(), BacktestError> {
-        let mut reader = Reader::open(&self.backtest.file, &self.backtest.mappings)?;
+        let mut reader = Reader::open(&self.backtest.file, &self.backtest.mappings).map_err(RowsError::from)?;
         let train_to = match self.backtest.plan {
             Plan::Train { to, .. } => Some(to),
             Plan::Score(_) => None,
@@ -173,7 +163,7 @@ impl Run<'_> {
         let mut cards = rows::Numbers::default();
         let mut json = Vec::new();
         let mut read = monotonic();
-        while let Some(row) = reader.next_row()? {
+        while let Some(row) = reader.next_row().map_err(RowsError::from)? {
             let midnight = *midnight.get_or_insert_with(|| row.timestamp_ms.div_euclid(DAY_MS) * DAY_MS);
             // Rows before the first one's midnight count as its day.
             let day = u32::try_from((row.timestamp_ms - midnight).div_euclid(DAY_MS).max(0)).unwrap_or(u32::MAX);
@@ -184,7 +174,7 @@ impl Run<'_> {
                 read = monotonic();
             }
             json.clear();
-            write_payment(&row, &mut json);
+            row.write_json(&mut json);
             let key = row.user_id.as_bytes();
             let partition = topology::partitioner::partition_of(key, self.backtest.partitions);
             let pending = Pending { day, card: cards.of(row.user_id), fraud: row.fraud };
@@ -214,7 +204,7 @@ impl Run<'_> {
             return Ok(());
         }
         let scoring = monotonic();
-        self.driver.run()?;
+        self.driver.run().map_err(RowsError::from)?;
         self.report.stages.score += since(scoring);
         let judging = monotonic();
         self.report.rows += self.piped as u64;
@@ -232,7 +222,7 @@ impl Run<'_> {
                 out.write_all(bytes)?;
                 out.write_all(b"\n")?;
             }
-            let verdict: Verdict = serde_json::from_slice(bytes)?;
+            let verdict: Verdict = serde_json::from_slice(bytes).map_err(RowsError::from)?;
             let pending = self.judgement.row_of(&verdict, &self.pending);
             self.judge(&verdict, pending);
         }

@@ -137,6 +137,18 @@ pub enum Command {
     Rebuild(rebuild::Args),
 }
 
+/// Arguments of a command that has commands of its own.
+#[derive(Debug, clap::Args)]
+pub struct Group<What: Subcommand> {
+    /// What to do.
+    #[command(subcommand)]
+    pub what: What,
+
+    /// Print one JSON object
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
 impl Command {
     /// What clap cannot check of the arguments: how they go together.
     fn validate(&self) -> Result<(), Failure> {

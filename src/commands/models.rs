@@ -7,7 +7,7 @@ use models::validate::Report;
 use serde::Serialize;
 use topology::broker::Broker;
 
-use super::{Failure, Output};
+use super::{Failure, Group, Output};
 use crate::clock::RealClock;
 use crate::config::{BrokerKind, Settings};
 use crate::instance::Blueprint;
@@ -28,21 +28,12 @@ Every running instance goes over by itself, within a second. The embedded broker
 runs on it, ask that instance: GET /v1/models, POST /v1/models/{id}/promote, POST /v1/models/rollback,
 GET, POST and DELETE /v1/models/{id}/shadow.";
 
-/// What to do with the models.
-#[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Args {
-    /// What to do.
-    #[command(subcommand)]
-    pub what: What,
-
-    /// Print one JSON object
-    #[arg(long, global = true)]
-    pub json: bool,
-}
+/// The command's arguments.
+pub type Args = Group<What>;
 
 /// What to do with the models.
 #[derive(Debug, clap::Subcommand)]
+#[command(after_help = EXAMPLES)]
 pub enum What {
     /// All versions, the latest first
     List,

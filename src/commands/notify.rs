@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use topology::broker::Broker;
 
-use super::{Failure, Output, table};
+use super::{Failure, Group, Output, table};
 use crate::clock::RealClock;
 use crate::config::{BrokerKind, Settings};
 use crate::instance::{Blueprint, notification_sender, notification_targets, notifications_topic};
@@ -27,21 +27,12 @@ process: while an instance runs on it, ask that one: GET /v1/notifications, POST
 
 Exit status: 0 done, 1 failed (test: the target did not take the message), 2 wrong settings or usage.";
 
-/// What to do about notifications.
-#[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Args {
-    /// What to do.
-    #[command(subcommand)]
-    pub what: What,
-
-    /// Print one JSON object
-    #[arg(long, global = true)]
-    pub json: bool,
-}
+/// The command's arguments.
+pub type Args = Group<What>;
 
 /// What to do about notifications.
 #[derive(Debug, clap::Subcommand)]
+#[command(after_help = EXAMPLES)]
 pub enum What {
     /// Send a test message to a target, and print what came back
     Test {

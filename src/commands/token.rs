@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Failure, Output};
+use super::{Failure, Group, Output};
 use crate::config::token_entry;
 use crate::random::secret;
 
@@ -19,21 +19,12 @@ A token is withdrawn by taking its entry out and restarting.";
 /// In front of every token, so that one is known for what it is wherever it turns up.
 const PREFIX: &str = "mgv_";
 
-/// What to do.
-#[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
-pub struct Args {
-    /// What to do.
-    #[command(subcommand)]
-    pub what: What,
-
-    /// Print one JSON object
-    #[arg(long, global = true)]
-    pub json: bool,
-}
+/// The command's arguments.
+pub type Args = Group<What>;
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
+#[command(after_help = EXAMPLES)]
 pub enum What {
     /// Make a token, and print it once
     New {

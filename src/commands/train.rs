@@ -9,12 +9,11 @@ use topology::broker::Broker;
 use tracing::warn;
 
 use super::{Failure, ForestParameters, Output, progress};
-use crate::backtest::BacktestError;
 use crate::config::{BrokerKind, Settings};
 use crate::input::csv::Mapping;
 use crate::instance::{Blueprint, save_model, scoring_params};
 use crate::service;
-use crate::training::{self, Candidate, Logs, Recipe, Span, TrainingRows};
+use crate::training::{self, Candidate, Logs, Recipe, RowsError, Span, TrainingRows};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -165,7 +164,7 @@ fn rows(args: &Args, settings: &Settings) -> Result<TrainingRows, Failure> {
     let span = args.last_days.map_or(Span::All, Span::LastDays);
     let bar = progress::rows("reading payments");
     let told = |rows| bar.set_position(rows);
-    let failed = |why: BacktestError| Failure::new("the payments cannot be read").caused_by(why);
+    let failed = |why: RowsError| Failure::new("the payments cannot be read").caused_by(why);
     let rows = match (&args.from, args.synthetic) {
         (Some(TrainingSource::File(path)), _) => training::from_file(path, &args.map, &params, span, &told).map_err(failed)?,
         (None, Some(count)) => training::synthetic(count, &params, &told).map_err(failed)?,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::fault::Fault;
+use super::origin::Origin;
 use super::parse::TOPIC_NAME_MAX;
-use super::source::Origin;
 use super::table::Settings;
 use super::values::{BrokerKind, InputPartitioning, ProcessingGuarantee};
 use crate::notify::targets::Targets;

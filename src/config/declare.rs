@@ -57,7 +57,7 @@ pub struct Declaration {
 impl Declaration {
     /// Its flag, such as `--commit-interval-ms`; none for secrets.
     pub fn flag(&self) -> Option<String> {
-        (!self.secret).then(|| super::source::flag_name(self.variable))
+        (!self.secret).then(|| super::origin::flag_name(self.variable))
     }
 
     /// What it does, in one paragraph.
@@ -103,7 +103,7 @@ macro_rules! settings {
         ];
 
         /// Reads every declared setting before it gives up on any, so that all faults are found.
-        fn read_declared(reader: &mut Reader<'_>, kafka: KafkaProperties) -> Option<Settings> {
+        pub(super) fn read_declared(reader: &mut Reader<'_>, kafka: KafkaProperties) -> Option<Settings> {
             $($( let $field = reader.read::<$parser>(stringify!($variable)); )+)+
             Some(Settings {
                 $($( $field: $field?, )+)+

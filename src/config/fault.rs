@@ -4,8 +4,8 @@
 
 use std::fmt;
 
-use super::describe::mask_passwords;
-use super::source::Origin;
+use super::origin::Origin;
+use super::url::mask_passwords;
 
 /// How many characters of a wrong value are repeated to the user.
 pub const FOUND_MAX: usize = 40;

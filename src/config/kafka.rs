@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::fault::Fault;
-use super::source::{Origin, Texts};
+use super::origin::Origin;
+use super::source::Texts;
 
 /// In front of every such variable.
 pub(super) const PREFIX: &str = "KAFKA_";

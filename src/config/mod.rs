@@ -27,26 +27,33 @@ mod dotenv;
 mod fault;
 mod flags;
 mod kafka;
+mod load;
 mod machine;
+mod origin;
 mod parse;
+mod places;
 mod reader;
 mod reference;
 mod source;
 mod table;
+mod tokens;
+mod url;
 mod values;
 
 pub use budget::{Budget, Load};
 pub use declare::{Declaration, Fallback};
-pub(crate) use describe::mask_passwords;
-pub use describe::{MASK, Row};
+pub use describe::Row;
 pub(crate) use fault::shorten;
 pub use fault::{FOUND_MAX, Fault};
 pub use flags::SettingFlags;
 pub use kafka::{KafkaProperties, KafkaProperty};
-pub(crate) use parse::token_entry;
+pub use origin::Origin;
 pub use reference::{env_example, markdown};
-pub use source::{CommandDefaults, Dotenv, Origin, Sources};
+pub use source::{CommandDefaults, Dotenv, Sources};
 pub use table::{DECLARATIONS, Settings};
+pub(crate) use tokens::token_entry;
+pub(crate) use url::mask_passwords;
+pub use url::{MASK, ServerUrl};
 pub use values::{
     ApiToken, BrokerKind, Choice, EmbeddedSync, InputPartitioning, LogFormat, ProcessingGuarantee, Reasons, Role, Roles, Scope,
     StartFrom,

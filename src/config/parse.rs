@@ -1,18 +1,12 @@
-//! From a setting's text to its value.
+//! From a setting's text to its value: numbers, words and names. Those of places are in `places`, of tokens in `tokens`.
 //!
 //! A parser says what it expects and what is wrong; it never says the value itself (the fault does, unless it is secret).
 //! Invariant: no text whatsoever makes a parser panic; a property test tries.
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 
-use sha2::{Digest, Sha256};
-
-use crate::tiers::ServerUrl;
-
-use super::values::{ApiToken, Choice, Role, Roles, Scope};
+use super::values::{Choice, Role, Roles};
 
 /// Reads one kind of value.
 pub trait Parser {
@@ -170,11 +164,11 @@ impl<C: Choice> Parser for OneOf<C> {
     }
 }
 
-fn choose<C: Choice>(word: &str) -> Option<C> {
+pub(super) fn choose<C: Choice>(word: &str) -> Option<C> {
     C::ALL.iter().find(|(known, _)| *known == word).map(|(_, value)| *value)
 }
 
-fn words<C: Choice>(between: &str) -> String {
+pub(super) fn words<C: Choice>(between: &str) -> String {
     C::ALL.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(between)
 }
 
@@ -190,87 +184,6 @@ impl<P: Parser> Parser for Optional<P> {
 
     fn read(text: &str) -> Result<Self::Value, String> {
         if text.is_empty() { Ok(None) } else { P::read(text).map(Some) }
-    }
-}
-
-/// A path of the local file system.
-pub struct FilePath;
-
-impl Parser for FilePath {
-    type Value = PathBuf;
-
-    fn expected() -> String {
-        "a path on this machine".to_owned()
-    }
-
-    fn read(text: &str) -> Result<PathBuf, String> {
-        if text.is_empty() {
-            Err("is empty".to_owned())
-        } else if text.contains('\0') {
-            Err("holds a NUL character".to_owned())
-        } else if text.contains("://") {
-            Err("is a URL, which this version does not read".to_owned())
-        } else {
-            Ok(PathBuf::from(text))
-        }
-    }
-}
-
-/// Where artifacts are kept: a folder, or a bucket's URL.
-pub struct StorePlace;
-
-impl Parser for StorePlace {
-    type Value = String;
-
-    fn expected() -> String {
-        "a folder, s3://bucket/prefix or gs://bucket/prefix".to_owned()
-    }
-
-    fn read(text: &str) -> Result<String, String> {
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return FilePath::read(text).map(|_| text.to_owned());
-        };
-        match (scheme, rest.split('/').next().unwrap_or_default()) {
-            (_, _) if text.contains('\0') => Err("holds a NUL character".to_owned()),
-            ("s3" | "gs", "") => Err("names no bucket".to_owned()),
-            ("s3" | "gs", _) => Ok(text.to_owned()),
-            _ => Err("is a URL of a kind that is not known".to_owned()),
-        }
-    }
-}
-
-/// A server of Redis.
-pub struct RedisUrl;
-
-impl Parser for RedisUrl {
-    type Value = ServerUrl;
-
-    fn expected() -> String {
-        "redis://host:port/number, or rediss:// for TLS".to_owned()
-    }
-
-    fn read(text: &str) -> Result<ServerUrl, String> {
-        // What the library says of it may repeat a password.
-        redis::Client::open(text).map(|_| ServerUrl::new(text)).map_err(|_| "is no URL of a Redis".to_owned())
-    }
-}
-
-/// A Postgres database.
-pub struct PostgresUrl;
-
-impl Parser for PostgresUrl {
-    type Value = ServerUrl;
-
-    fn expected() -> String {
-        "postgres://user:password@host:port/database".to_owned()
-    }
-
-    fn read(text: &str) -> Result<ServerUrl, String> {
-        if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
-            return Err("is no URL of a Postgres database".to_owned());
-        }
-        let config = text.parse::<tokio_postgres::Config>();
-        config.map(|_| ServerUrl::new(text)).map_err(|_| "is no URL of a Postgres database".to_owned())
     }
 }
 
@@ -301,7 +214,7 @@ pub(super) const TOPIC_NAME_MAX: usize = 249;
 /// The longest `APPLICATION_ID` and `TOPIC_PREFIX`: together with our own endings they must stay a topic's name.
 const NAME_PART_MAX: usize = 100;
 
-fn is_topic_text(text: &str) -> bool {
+pub(super) fn is_topic_text(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
@@ -370,70 +283,6 @@ impl Parser for Currency {
     }
 }
 
-/// Where to find the first brokers.
-pub struct Servers;
-
-impl Parser for Servers {
-    type Value = String;
-
-    fn expected() -> String {
-        "`host:port`, several with commas between".to_owned()
-    }
-
-    fn read(text: &str) -> Result<String, String> {
-        let mut servers = Vec::new();
-        for server in text.split(',').map(str::trim) {
-            // librdkafka takes `SSL://host:port` too.
-            let address = server.split_once("://").map_or(server, |(_, address)| address);
-            let (host, port) = address.rsplit_once(':').ok_or("names a server without a port")?;
-            if host.is_empty() || host.contains(char::is_whitespace) {
-                return Err("names a server without a host".to_owned());
-            }
-            if port.parse::<u16>().is_err() || port.starts_with('+') || port == "0" {
-                return Err("names a server whose port is not a number from 1 to 65535".to_owned());
-            }
-            servers.push(server);
-        }
-        Ok(servers.join(","))
-    }
-}
-
-/// Where to listen.
-pub struct Address;
-
-impl Parser for Address {
-    type Value = SocketAddr;
-
-    fn expected() -> String {
-        "`address:port` such as 127.0.0.1:8000 or [::1]:8000".to_owned()
-    }
-
-    fn read(text: &str) -> Result<SocketAddr, String> {
-        text.parse().map_err(|_| "is not an address with a port (a host's name will not do)".to_owned())
-    }
-}
-
-/// Where others reach this instance.
-pub struct HostPort;
-
-impl Parser for HostPort {
-    type Value = String;
-
-    fn expected() -> String {
-        "`host:port` as other instances reach it, such as 10.0.0.7:8000 or scorer-1.scorers:8000".to_owned()
-    }
-
-    fn read(text: &str) -> Result<String, String> {
-        if !crate::membership::is_endpoint(text) {
-            Err("is not a host with a port".to_owned())
-        } else if text.parse().is_ok_and(|address: SocketAddr| address.ip().is_unspecified()) {
-            Err("is every address and none: nobody can call it".to_owned())
-        } else {
-            Ok(text.to_owned())
-        }
-    }
-}
-
 /// A comma-separated list of roles.
 pub struct RoleList;
 
@@ -471,33 +320,6 @@ impl Parser for LogFilter {
     }
 }
 
-/// Who may use the HTTP interface: `name:scope+scope:sha256`, with commas between. Problems name the entry by its
-/// number only.
-pub struct Tokens;
-
-impl Parser for Tokens {
-    type Value = Vec<ApiToken>;
-
-    fn expected() -> String {
-        format!(
-            "`name:scope+scope:sha256` with commas between; scopes {}; sha256 the token's digest in 64 hex digits",
-            words::<Scope>(", ")
-        )
-    }
-
-    fn read(text: &str) -> Result<Vec<ApiToken>, String> {
-        let mut tokens: Vec<ApiToken> = Vec::new();
-        for (index, entry) in text.split(',').map(str::trim).enumerate().filter(|(_, entry)| !entry.is_empty()) {
-            let token = token(entry).map_err(|problem| format!("is wrong in entry {}: {problem}", index + 1))?;
-            if tokens.iter().any(|other| other.name == token.name) {
-                return Err(format!("is wrong in entry {}: the name was given before", index + 1));
-            }
-            tokens.push(token);
-        }
-        Ok(tokens)
-    }
-}
-
 /// A secret that people make up: 16 to 256 bytes.
 pub struct Passphrase;
 
@@ -515,43 +337,4 @@ impl Parser for Passphrase {
             _ => Err("is too long".to_owned()),
         }
     }
-}
-
-/// The entry of `API_TOKENS` for a token.
-///
-/// # Errors
-/// A name or scopes that could not be read back.
-pub fn token_entry(name: &str, scopes: &str, text: &str) -> Result<String, &'static str> {
-    let digest: String = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
-    let entry = format!("{name}:{scopes}:{digest}");
-    if entry.contains(',') {
-        return Err("neither the name nor the scopes have commas");
-    }
-    token(&entry).map(|_| entry)
-}
-
-fn token(entry: &str) -> Result<ApiToken, &'static str> {
-    let mut parts = entry.split(':');
-    let (Some(name), Some(scopes), Some(digest), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-        return Err("it does not have three parts");
-    };
-    if name.is_empty() || name.len() > 64 || !is_topic_text(name) {
-        return Err("the name is not 1 to 64 letters, digits, dots, underscores and hyphens");
-    }
-    let scopes: Option<BTreeSet<Scope>> = scopes.split('+').map(choose).collect();
-    let scopes = scopes.ok_or("a scope is not known")?;
-    let sha256 = hex_digest(digest).ok_or("the digest is not 64 hex digits")?;
-    Ok(ApiToken { name: name.to_owned(), scopes, sha256 })
-}
-
-fn hex_digest(text: &str) -> Option<[u8; 32]> {
-    let mut digest = [0; 32];
-    if text.len() != 64 {
-        return None;
-    }
-    for (byte, pair) in digest.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let (high, low) = (char::from(pair[0]).to_digit(16)?, char::from(pair[1]).to_digit(16)?);
-        *byte = u8::try_from(high * 16 + low).ok()?;
-    }
-    Some(digest)
 }

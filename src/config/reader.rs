@@ -5,25 +5,27 @@
 use super::declare::{Declaration, Fallback};
 use super::describe::Row;
 use super::fault::Fault;
+use super::origin::Origin;
 use super::parse::Parser;
-use super::source::{Origin, Texts};
-use super::table::DECLARATIONS;
+use super::source::Texts;
 
 /// Reads settings and gathers what is wrong.
 pub(super) struct Reader<'a> {
+    declarations: &'static [Declaration],
     texts: &'a Texts,
     faults: &'a mut Vec<Fault>,
     rows: Vec<Row>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(texts: &'a Texts, faults: &'a mut Vec<Fault>) -> Self {
-        Self { texts, faults, rows: Vec::with_capacity(DECLARATIONS.len()) }
+    pub(super) fn new(declarations: &'static [Declaration], texts: &'a Texts, faults: &'a mut Vec<Fault>) -> Self {
+        Self { declarations, texts, faults, rows: Vec::with_capacity(declarations.len()) }
     }
 
     /// Reads one setting; none where it is wrong, which is noted.
     pub(super) fn read<P: Parser>(&mut self, variable: &'static str) -> Option<P::Value> {
-        let declaration = DECLARATIONS
+        let declaration = self
+            .declarations
             .iter()
             .find(|declaration| declaration.variable == variable)
             .expect("invariant: the macro that calls this wrote the declaration");

@@ -3,22 +3,24 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::budget::{Budget, Load};
 use super::declare::Declaration;
 use super::declare::Fallback::{Found, Prefixed, Text, Unset};
 use super::describe::Row;
-use super::fault::Fault;
-use super::kafka::KafkaProperties;
+use super::kafka::{self, KafkaProperties};
+use super::machine;
+use super::origin::Origin;
 use super::parse::{
-    Address, Bytes, Contamination, Count, Cron, Currency, FilePath, HostPort, LogFilter, NamePart, OneOf, Optional, Parser,
-    Passphrase, PostgresUrl, RedisUrl, RoleList, Score, Servers, StorePlace, Switch, Tokens, TopicName, Whole,
+    Bytes, Contamination, Count, Cron, Currency, LogFilter, NamePart, OneOf, Optional, Parser, Passphrase, RoleList, Score,
+    Switch, TopicName, Whole,
 };
+use super::places::{Address, FilePath, HostPort, PostgresUrl, RedisUrl, Servers, StorePlace};
 use super::reader::Reader;
+use super::tokens::Tokens;
+use super::url::ServerUrl;
 use super::values::{
-    ApiToken, BrokerKind, EmbeddedSync, InputPartitioning, LogFormat, ProcessingGuarantee, Reasons, Roles, StartFrom,
+    ApiToken, BrokerKind, EmbeddedSync, InputPartitioning, LogFormat, ProcessingGuarantee, Reasons, Role, Roles, StartFrom,
 };
-use crate::tiers::ServerUrl;
-
-use super::{Sources, checks, machine, source::Texts};
 
 /// The most milliseconds of any waiting or tolerance: a day.
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -209,24 +211,6 @@ settings! {
 }
 
 impl Settings {
-    /// Reads all sources and checks every setting.
-    ///
-    /// # Errors
-    /// All that is wrong, at once.
-    pub fn load(sources: &Sources) -> Result<Self, Vec<Fault>> {
-        let mut faults = Vec::new();
-        let declared = |variable: &str| DECLARATIONS.iter().any(|known| known.variable == variable);
-        let ours = |variable: &str| declared(variable) || variable.starts_with(super::kafka::PREFIX);
-        let texts = Texts::collect(sources, ours, &mut faults);
-        let kafka = KafkaProperties::read(&texts, declared, &mut faults);
-        let settings = read_declared(&mut Reader::new(&texts, &mut faults), kafka);
-        if let Some(settings) = &settings {
-            checks::check(settings, &mut faults);
-        }
-        // A setting that could not be read has left a fault.
-        settings.filter(|_| faults.is_empty()).ok_or(faults)
-    }
-
     /// Every setting in force with its source, secrets masked; `KAFKA_*` properties at the end.
     pub fn describe(&self) -> Vec<Row> {
         self.rows.iter().cloned().chain(self.kafka.details().map(Row::of_kafka)).collect()
@@ -236,12 +220,12 @@ impl Settings {
     ///
     /// # Errors
     /// The least number of bytes that would do.
-    pub fn budget(&self) -> Result<super::Budget, u64> {
+    pub fn budget(&self) -> Result<Budget, u64> {
         let model = std::fs::metadata(&self.model_path).map_or(0, |file| file.len());
         // The projection of each tier reads as a worker does.
         let tiers = u32::from(self.redis_url.is_some()) + u32::from(self.database_url.is_some());
-        let readers = if self.roles.plays(super::Role::Projection) { tiers } else { 0 };
-        let load = super::Load {
+        let readers = if self.roles.plays(Role::Projection) { tiers } else { 0 };
+        let load = Load {
             workers: self.worker_count() + readers,
             copies: self.standby_replicas > 0 && self.worker_count() > 0,
             model,
@@ -249,16 +233,26 @@ impl Settings {
             notifies: self.notify_targets.is_some(),
             ids: if self.dedup_s > 0 { self.dedup_entries } else { 0 },
         };
-        super::Budget::new(self.memory_limit, load)
+        Budget::new(self.memory_limit, load)
     }
 
     /// How many threads score: none without the role `stream`.
     pub fn worker_count(&self) -> u32 {
-        if self.roles.plays(super::Role::Stream) { self.workers } else { 0 }
+        if self.roles.plays(Role::Stream) { self.workers } else { 0 }
     }
 
     /// Where the value of a declared variable came from.
-    pub fn origin(&self, variable: &str) -> Option<&super::Origin> {
+    pub fn origin(&self, variable: &str) -> Option<&Origin> {
         self.rows.iter().find(|row| row.variable == variable).map(|row| &row.origin)
+    }
+
+    /// Every secret in force, to be taken out of texts that leave this machine.
+    pub fn secrets(&self) -> Vec<String> {
+        let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let tokens = self.api_tokens.iter().map(|token| hex(&token.sha256));
+        let kafka = self.kafka.details().filter(|property| kafka::is_secret(&property.variable));
+        let urls = self.redis_url.iter().chain(&self.database_url);
+        let passwords = urls.filter_map(|url| url.password()).chain(self.database_url.iter().map(|url| url.expose().to_owned()));
+        tokens.chain(kafka.map(|property| property.value.clone())).chain(passwords).collect()
     }
 }

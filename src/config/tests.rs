@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::describe::mask_passwords;
 use super::parse::{self, Parser};
 use super::*;
 
@@ -287,24 +286,24 @@ fn values_are_read_as_people_write_them() {
         assert!(Memory::read(text).is_err(), "{text}");
     }
     for text in ["a:1", "a:1, b:65535", "SSL://[::1]:9093"] {
-        assert!(parse::Servers::read(text).is_ok(), "{text}");
+        assert!(places::Servers::read(text).is_ok(), "{text}");
     }
     for text in ["", "a", "a:", ":9092", "a:0", "a:65536", "a:1,", "a:+1", "a b:1"] {
-        assert!(parse::Servers::read(text).is_err(), "{text}");
+        assert!(places::Servers::read(text).is_err(), "{text}");
     }
     for text in ["a:1", "10.0.0.7:8000", "[::1]:65535", "scorer-1.scorers:80"] {
-        assert!(parse::HostPort::read(text).is_ok(), "{text}");
+        assert!(places::HostPort::read(text).is_ok(), "{text}");
     }
     for text in
         ["", "a", ":80", "a:0", "a:+1", "a:65536", "0.0.0.0:80", "[::]:80", "a/b:80", "u@a:80", "http://a:80", "[a]:80", "::1:80"]
     {
-        assert!(parse::HostPort::read(text).is_err(), "{text}");
+        assert!(places::HostPort::read(text).is_err(), "{text}");
     }
     for text in ["nan", "inf", "-0.1", "1.1", "", "1e400"] {
         assert!(parse::Score::read(text).is_err(), "{text}");
     }
     assert!(parse::Contamination::read("0").is_err() && parse::Contamination::read("0.5").is_ok());
-    assert!(parse::FilePath::read("s3://bucket/x").is_err());
+    assert!(places::FilePath::read("s3://bucket/x").is_err());
     assert!(parse::LogFilter::read("info,mangrove=debug").is_ok() && parse::LogFilter::read("a=b=c").is_err());
     assert!(parse::Currency::read("usd").is_err());
     assert_eq!(parse::Switch::read("ON"), Ok(true));

@@ -14,7 +14,7 @@ mod error;
 mod value;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use csv::ByteRecord;
@@ -48,6 +48,28 @@ pub struct Row<'a> {
     pub tx_id: Option<&'a str>,
     /// Whether it was found to be fraud, where the file says.
     pub fraud: Option<bool>,
+}
+
+impl Row<'_> {
+    /// Appends the payment as JSON, as a producer would have sent it. Numbers keep their shortest form, so the amount is the very same
+    /// f64 after decoding.
+    pub(crate) fn write_json(&self, json: &mut Vec<u8>) {
+        let text = |json: &mut Vec<u8>, name: &str, value: &str| {
+            let _ = write!(json, ",\"{name}\":");
+            serde_json::to_writer(&mut *json, value).expect("invariant: writing to memory does not fail");
+        };
+        json.extend_from_slice(b"{\"amount\":");
+        serde_json::to_writer(&mut *json, &self.amount).expect("invariant: writing to memory does not fail");
+        let _ = write!(json, ",\"timestamp\":{}", self.timestamp_ms);
+        text(json, "user_id", self.user_id);
+        text(json, "merchant", self.merchant);
+        for (name, value) in [("currency", self.currency), ("tx_id", self.tx_id)] {
+            if let Some(value) = value {
+                text(json, name, value);
+            }
+        }
+        json.push(b'}');
+    }
 }
 
 /// Reads rows.

@@ -12,7 +12,9 @@ mod ingestion;
 mod models;
 mod notes;
 mod notify;
+mod opening;
 mod parts;
+mod plans;
 mod restore_view;
 mod slot;
 mod standbys;
@@ -25,32 +27,29 @@ mod workers;
 #[cfg(test)]
 mod failing_workers;
 
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use state::backend::Backend;
-use state::memory::MemoryBackend;
 use state::rocks::RocksOptions;
 use state::tiered::Tiered;
 use topology::broker::Broker;
 use topology::clock::Clock;
 use topology::metrics::Metrics;
 use topology::record::{TopicId, Topics};
-use topology::standby::{StandbyConfig, Standbys};
+use topology::standby::Standbys;
 use topology::status::Tasks;
-use topology::topology::{SubTopology, Topology};
+use topology::topology::Topology;
 use topology::worker::Parts;
-use tracing::{info, warn};
+use tracing::info;
 
-use crate::broker::kafka::KafkaConfig;
 use crate::clock::RealClock;
-use crate::config::{BrokerKind, Budget, ProcessingGuarantee, Role, Settings, StartFrom};
+use crate::config::{Budget, Role, Settings};
 use crate::ingest::Ingest;
 use crate::labels::Labels;
 use crate::live::{Live, Places};
-use crate::membership::{Directory, Herald, Introduction};
+use crate::membership::{Directory, Herald};
 use crate::orders::Orders;
 use crate::projection::{self, Projection};
 use crate::redrive;
@@ -62,7 +61,9 @@ use crate::tiers::{Tiers, Unreachable};
 use ends::Ends;
 pub use identity::Identity;
 pub use notify::{sender as notification_sender, targets as notification_targets, topic as notifications_topic};
+use opening::State;
 pub use parts::{application, load_model, save_model, scoring_params, topic_names};
+use plans::{introduction, plan, session_ms, standby};
 pub use restore_view::RestoreView;
 pub use topics::{Creation, Found, TOMBSTONE_RETENTION_MS, check_partitions, ensure};
 pub use training::first_order;
@@ -200,7 +201,7 @@ impl Instance {
         let stores = RocksOptions { memory_bytes: budget.state, partitions: lead_partitions as usize, ..RocksOptions::default() };
         // Before any worker: a restart goes on with the active model, not with none.
         let models = || models::start(settings, broker, &topology, &model, &identity.name, stop);
-        let state = open_state(settings, &identity, &topology, stores, &metrics, stop, models)?;
+        let state = opening::open(settings, &identity, &topology, stores, &metrics, stop, models)?;
         let Some(State { backend, registry, outside }) = state else { return Ok(None) };
         let clock = Arc::new(RealClock);
         let health = Arc::new(crate::api::Health::new(plan.count, clock.monotonic_us() / 1000, settings.stall_ms));
@@ -384,15 +385,6 @@ impl Shared {
     }
 }
 
-/// How long the group waits for a silent member.
-fn session_ms(settings: &Settings) -> u64 {
-    if settings.broker == BrokerKind::Embedded {
-        return u64::MAX;
-    }
-    let set = settings.kafka.iter().find(|(property, _)| *property == "session.timeout.ms");
-    set.and_then(|(_, value)| value.parse().ok()).unwrap_or(KafkaConfig::default().session_timeout_ms)
-}
-
 /// How the settings divide memory.
 ///
 /// # Errors
@@ -406,70 +398,6 @@ pub fn budget(settings: &Settings) -> Result<Budget, InstanceError> {
     })
 }
 
-/// A store is a copy of one application's changelog. Under another application id its positions would name offsets of other topics, and
-/// be caught up into a mixture.
-fn keep_for(folder: &Path, application: &str, store: &Path) -> Result<(), InstanceError> {
-    mark(folder, application, store)
-        .map_err(|why| InstanceError(format!("cannot write into {}: {why}. Check STATE_DIR", folder.display())))
-}
-
-fn mark(folder: &Path, application: &str, store: &Path) -> std::io::Result<()> {
-    let marker = folder.join("application");
-    match std::fs::read_to_string(&marker) {
-        Ok(other) if other == application => return Ok(()),
-        Ok(other) if store.exists() => {
-            warn!(path = %store.display(), other, "the store is another application's: it is dropped and restored from the changelog");
-            std::fs::remove_dir_all(store)?;
-        }
-        // A folder of before there was a marker is this application's.
-        _ => {}
-    }
-    let fresh = folder.join("application.new");
-    std::fs::write(&fresh, application)?;
-    std::fs::rename(fresh, marker)
-}
-
-/// Where state is kept, and the models.
-struct State {
-    backend: Arc<dyn Backend>,
-    registry: Registry,
-    /// Where users who are idle may go.
-    outside: Option<evicting::Outside>,
-}
-
-/// Opens the store while the models' topic is read; none where it was told to stop.
-fn open_state(
-    settings: &Settings,
-    identity: &Identity,
-    topology: &Arc<Topology>,
-    stores: RocksOptions,
-    metrics: &Arc<Metrics>,
-    stop: &Stop,
-    models: impl FnOnce() -> Result<Option<Registry>, InstanceError>,
-) -> Result<Option<State>, InstanceError> {
-    if !settings.roles.plays(Role::Stream) {
-        // Nothing is ever written there: other instances have the state.
-        let backend: Arc<dyn Backend> = Arc::new(MemoryBackend::new());
-        return Ok(models()?.map(|registry| State { backend, registry, outside: None }));
-    }
-    let evicts = settings.state_ttl_s > 0;
-    keep_for(&identity.folder, topology.application(), &identity.folder.join("rocksdb"))?;
-    evicting::expect(&identity.folder, evicts)?;
-    let no_models = Stop::default();
-    let (opened, registry) = std::thread::scope(|scope| {
-        let opening = scope.spawn(|| store::open(&identity.folder, stores, metrics, &|| stop.raised() || no_models.raised()));
-        let registry = models();
-        if !matches!(registry, Ok(Some(_))) {
-            no_models.raise();
-        }
-        (opening.join().expect("invariant: opening a store does not panic"), registry)
-    });
-    let (Some(registry), Some(backend)) = (registry?, opened?) else { return Ok(None) };
-    let outside = evicts.then(|| evicting::Outside::new(settings, topology, &backend)).transpose()?;
-    let backend = outside.as_ref().map_or(backend, evicting::Outside::backend);
-    Ok(Some(State { backend, registry, outside }))
-}
-
 /// Begins to keep copies of what others have.
 fn copying<B: Broker>(
     settings: &Settings,
@@ -480,70 +408,4 @@ fn copying<B: Broker>(
 ) -> standbys::Copying {
     let wanted = herald.copies_to_keep(Standbys::<B>::candidates(parts), settings.standby_replicas as usize);
     standbys::Copying::start(broker, parts, standby(plan, settings), wanted)
-}
-
-/// How the workers work.
-fn plan(
-    settings: &Settings,
-    topology: &Topology,
-    name: &str,
-    budget: &Budget,
-    lead_partitions: u32,
-    dead_letter_max_bytes: usize,
-) -> workers::Plan {
-    workers::Plan {
-        application: topology.application().to_owned(),
-        instance: name.to_owned(),
-        count: settings.worker_count() as usize,
-        exactly_once: settings.processing_guarantee == ProcessingGuarantee::ExactlyOnce,
-        commit_interval_ms: settings.commit_interval_ms,
-        transaction_timeout_ms: settings.transaction_timeout_ms,
-        // One instance may have to hold all partitions.
-        cache_bytes: budget.profiles / lead_partitions.max(1) as usize,
-        poll_bytes: budget.poll,
-        start_from: match settings.start_from {
-            StartFrom::Refuse => topology::restore::StartFrom::Refuse,
-            StartFrom::Changelog => topology::restore::StartFrom::Changelog,
-            StartFrom::Earliest => topology::restore::StartFrom::Earliest,
-        },
-        dead_letter_max_bytes,
-        leave_for_good: settings.leave_on_stop,
-        leads: topology.subs().iter().map(SubTopology::lead).collect(),
-    }
-}
-
-/// How copies are kept.
-fn standby(plan: &workers::Plan, settings: &Settings) -> StandbyConfig {
-    StandbyConfig {
-        exactly_once: plan.exactly_once,
-        tombstone_retention_ms: TOMBSTONE_RETENTION_MS,
-        cleanup_delay_ms: settings.state_cleanup_delay_s.saturating_mul(1000),
-    }
-}
-
-/// What this instance says of itself on the members topic.
-fn introduction(plan: &workers::Plan, topology: &Topology, settings: &Settings) -> Introduction {
-    Introduction {
-        instance: plan.instance.clone(),
-        workers: (0..plan.count).map(|index| plan.transactional_id(index)).collect(),
-        beat_ms: settings.member_beat_ms,
-        topic: topology.members().expect("invariant: the scoring topology has a members topic"),
-        users: (topology.subs().len() - 1) as u16,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_store_is_kept_for_its_application_only() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = folder.path().join("rocksdb");
-        std::fs::create_dir(&store).expect("a store of before there was a marker");
-        for (application, kept) in [("one", true), ("one", true), ("two", false)] {
-            keep_for(folder.path(), application, &store).expect("written");
-            assert_eq!(store.exists(), kept, "{application}");
-        }
-    }
 }

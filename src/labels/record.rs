@@ -20,6 +20,17 @@ pub enum Finding {
     Legitimate,
 }
 
+impl Finding {
+    /// As it is on the wire and in Postgres.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fraud => "fraud",
+            Self::Legitimate => "legitimate",
+        }
+    }
+}
+
 /// A time: integer milliseconds since the epoch, or RFC 3339.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(untagged)]

@@ -11,11 +11,11 @@ mod cold;
 mod recall;
 mod warm;
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::config::Settings;
 
+pub use crate::config::ServerUrl;
 pub use cold::{
     AuditRow, Cold, ColdOptions, Erasure, LabelRow, LoggedRow, ModelRow, NotificationRow, Outcome, Part, Remains, SCHEMA_VERSION,
     Told, VerdictRow, Writer, postgres_text, postgres_time, schema_name, severity_rank,
@@ -30,44 +30,6 @@ pub const READ_TIMEOUT: Duration = Duration::from_secs(2);
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the guard of a deleted profile is kept.
 pub const TOMBSTONES_KEPT: Duration = Duration::from_secs(30 * 24 * 3_600);
-
-/// An address that may hold a password: never shown whole.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ServerUrl(pub(crate) String);
-
-impl ServerUrl {
-    /// A URL as it was set.
-    #[must_use]
-    pub fn new(url: impl Into<String>) -> Self {
-        Self(url.into())
-    }
-
-    /// The password in it, as it stands there.
-    #[must_use]
-    pub fn password(&self) -> Option<String> {
-        let (_, rest) = self.0.split_once("://")?;
-        let (user, _) = rest.rsplit_once('@')?;
-        user.split_once(':').map(|(_, password)| password.to_owned()).filter(|password| !password.is_empty())
-    }
-
-    /// As it was set, password included: for connecting only.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for ServerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-impl fmt::Display for ServerUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&crate::config::mask_passwords(&self.0))
-    }
-}
 
 /// Chooses the library that does TLS's arithmetic, once in a process.
 fn use_tls() {

@@ -12,5 +12,5 @@ mod trainer;
 
 pub use postgres::{FromPostgres, PostgresError, from_postgres};
 pub use rows::TrainingRows;
-pub use sources::{Logs, ROWS_MAX, Span, from_file, from_verdicts, logged, synthetic};
+pub use sources::{Logs, ROWS_MAX, RowsError, Span, from_file, from_verdicts, logged, synthetic};
 pub use trainer::{Candidate, ROWS_MIN, Recipe, SAMPLES, TREES, candidate};

@@ -15,10 +15,9 @@ use topology::topology::Topology;
 use super::TrainingRows;
 use super::erased::Erased;
 use super::rows::Known as Finding;
-use crate::backtest::{BacktestError, write_payment};
 use crate::broker::{partitions, scan};
 use crate::generator::{Generator, GeneratorParams};
-use crate::input::csv::{Mapping, Reader};
+use crate::input::csv::{InputError, Mapping, Reader};
 use crate::labels::Known;
 use crate::scoring::{ModelSlot, ScoringParams, TopicNames, scoring_topology};
 
@@ -30,6 +29,23 @@ pub const ROWS_MAX: usize = 20_000_000;
 /// Rows between two looks at which of them are old: what a window that moves on leaves behind must not fill memory.
 const TRIM_ROWS: usize = 1_000_000;
 pub(super) const DAY_MS: i64 = 86_400_000;
+
+/// Why payments gave no rows to train on.
+#[derive(Debug, thiserror::Error)]
+pub enum RowsError {
+    /// The file.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The topology.
+    #[error("the topology stopped: {0}")]
+    Halt(#[from] topology::worker::Halt),
+    /// Names of topics that collide.
+    #[error(transparent)]
+    Topology(#[from] topology::topology::InvalidTopology),
+    /// A verdict that is none: a fault of ours.
+    #[error("a verdict cannot be read back: {0}")]
+    Verdict(#[from] serde_json::Error),
+}
 
 /// Which rows, by event time in milliseconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -201,7 +217,7 @@ struct Features {
 }
 
 impl Features {
-    fn new(params: &ScoringParams) -> Result<Self, BacktestError> {
+    fn new(params: &ScoringParams) -> Result<Self, RowsError> {
         let names = TopicNames::default();
         let topology = scoring_topology("training", &names, params, &ModelSlot::default())?;
         let options = DriverOptions { partitions: 1, cache_bytes: 1 << 30, ..DriverOptions::default() };
@@ -209,14 +225,14 @@ impl Features {
         Ok(Self { driver, names, rows, piped: 0, labels: Vec::new(), first: 0 })
     }
 
-    fn pipe(&mut self, key: &str, json: &[u8], timestamp_ms: i64, fraud: Option<bool>) -> Result<(), BacktestError> {
+    fn pipe(&mut self, key: &str, json: &[u8], timestamp_ms: i64, fraud: Option<bool>) -> Result<(), RowsError> {
         self.driver.pipe(&self.names.transactions, Some(key.as_bytes()), Some(json), timestamp_ms);
         self.labels.push(fraud);
         self.piped += 1;
         if self.piped == CHUNK { self.log() } else { Ok(()) }
     }
 
-    fn log(&mut self) -> Result<(), BacktestError> {
+    fn log(&mut self) -> Result<(), RowsError> {
         self.driver.run()?;
         for record in self.driver.take(&self.names.verdicts) {
             let verdict: Verdict = serde_json::from_slice(record.value.as_deref().unwrap_or_default())?;
@@ -246,13 +262,13 @@ pub fn from_file(
     params: &ScoringParams,
     span: Span,
     progress: &dyn Fn(u64),
-) -> Result<TrainingRows, BacktestError> {
+) -> Result<TrainingRows, RowsError> {
     let mut features = Features::new(params)?;
     let mut reader = Reader::open(path, mappings)?;
     let mut json = Vec::new();
     while let Some(row) = reader.next_row()? {
         json.clear();
-        write_payment(&row, &mut json);
+        row.write_json(&mut json);
         features.pipe(row.user_id, &json, row.timestamp_ms, row.fraud)?;
         progress(features.rows.len() as u64);
     }
@@ -269,7 +285,7 @@ pub fn from_file(
 ///
 /// # Errors
 /// Where the topology stops: it never does on generated payments.
-pub fn synthetic(count: u64, params: &ScoringParams, progress: &dyn Fn(u64)) -> Result<TrainingRows, BacktestError> {
+pub fn synthetic(count: u64, params: &ScoringParams, progress: &dyn Fn(u64)) -> Result<TrainingRows, RowsError> {
     let mut features = Features::new(params)?;
     let generator = Generator::new(&GeneratorParams::default()).expect("invariant: the defaults are within their bounds");
     let mut json = Vec::new();

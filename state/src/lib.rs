@@ -10,6 +10,7 @@
 pub mod backend;
 pub mod codec;
 pub mod conformance;
+mod kept;
 pub mod memory;
 mod pass_on;
 pub mod reopening;

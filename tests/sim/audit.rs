@@ -1,9 +1,11 @@
 //! Audits see what is there: a healthy log is the same everywhere, and each planted fault is named.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod explaining;
+mod repairing;
 
-use mangrove::audit::{Audit, Difference, Naming, Outcome, PartitionReport, Place};
+use std::sync::Arc;
+
+use mangrove::audit::{Audit, Difference, Naming, PartitionReport, Place};
 use mangrove::scoring::{FxTable, ScoringParams, TopicNames, UserProfile, scoring_topology};
 use state::backend::{Backend, StorePartition, WriteSet};
 use state::memory::MemoryBackend;
@@ -394,48 +396,6 @@ fn amounts_are_converted_as_was_decided() {
     assert_eq!(report.outcomes.compared, 20);
 }
 
-/// Ends the driver's worker, and lets the group notice.
-fn stop(world: &mut World) {
-    world.driver.crash(false);
-    world.driver.sim.advance(600_000);
-}
-
-fn plant(world: &World, user: &str) {
-    let victim = last(world, "test-profiles-changelog", |record| record.key.as_deref() == Some(user.as_bytes()));
-    let value = one_more_payment(victim.value.as_deref().unwrap());
-    let mut publisher = world.driver.sim.publisher().unwrap();
-    let key = Some(user.as_bytes());
-    publisher.send(&Outgoing { to: victim.partition, key, value: Some(&value), timestamp: 0, headers: &[] }).unwrap();
-    publisher.flush().unwrap();
-}
-
-#[test]
-fn a_repair_replaces_what_differs_and_only_when_told_to_and_only_alone() {
-    let mut world = busy(2);
-    plant(&world, "user-9");
-    let audit = audit_of(&world.driver.sim);
-    let repair = |write: bool, patience: Duration| {
-        audit.repair(&[0, 1], write, "test-rebuild", patience, 0, &Naming::Id, &mut |_, _, _| {})
-    };
-    let refused = repair(true, Duration::from_millis(300)).unwrap_err();
-    assert!(refused.to_string().contains("Stop all instances"), "{refused}");
-    stop(&mut world);
-    let end = || world.driver.sim.committed_records(topic("test-profiles-changelog")).len();
-    let before = end();
-    let planned: Vec<u64> = repair(false, Duration::from_secs(20)).unwrap().iter().map(|repair| repair.replaced).collect();
-    assert_eq!((planned.iter().sum::<u64>(), end()), (1, before), "a dry run writes nothing");
-    assert_eq!(difference(&world.driver.sim).user.as_deref(), Some("user-9"));
-    let done = repair(true, Duration::from_secs(20)).unwrap();
-    assert_eq!(done.iter().map(|repair| repair.replaced).sum::<u64>(), 1);
-    assert_eq!(end(), before + 1);
-    assert_eq!(differences(&world.driver.sim), []);
-    // The application goes on behind it.
-    world.driver.crash(true);
-    world.pay("user-9", 5.0, "shop-1", T + 90_000_000);
-    world.driver.run().unwrap();
-    assert_eq!(differences(&world.driver.sim), []);
-}
-
 #[test]
 fn a_replay_gives_the_state_as_of_an_input_offset() {
     let mut world = World::plain();
@@ -454,77 +414,4 @@ fn a_replay_gives_the_state_as_of_an_input_offset() {
     }
     let refused = audit.replay(0, Some(11), &(Arc::new(MemoryBackend::new()) as Arc<dyn Backend>), &mut |_, _, _| {});
     assert!(refused.unwrap_err().to_string().contains("holds offsets 0 to 10"));
-}
-
-#[test]
-fn every_payment_is_explained_by_the_very_answer_that_it_got() {
-    let world = busy(2);
-    let audit = audit_of(&world.driver.sim);
-    let (first, second) = (model(150), model(400));
-    let models = |id: &str| [&first, &second].into_iter().find(|model| model.id == id).map(|model| models::Model::clone(model));
-    let (mut scored_again, mut without, mut with_reasons) = (0, 0, 0);
-    for record in world.driver.sim.committed_records(topic("verdicts")).iter().step_by(7) {
-        let id: Place = crate::scoring_world::json(record)["id"].as_str().unwrap().parse().unwrap();
-        let explained = audit.explain(&id, &models, &mut |_, _, _| {}).unwrap();
-        assert!(explained.same(), "{explained:?}");
-        let Outcome::Verdict { at, scored, state, .. } = &explained.outcome else { panic!("{explained:?}") };
-        assert_eq!((at.partition, at.offset), (record.partition.partition, record.offset));
-        assert!(state.as_ref().is_some_and(|state| state.same));
-        // The very reasons that the verdict gave.
-        let verdict: models::Verdict = serde_json::from_slice(record.value.as_deref().unwrap()).unwrap();
-        if !verdict.reasons.is_empty() {
-            let texts: Vec<String> = verdict.reasons.iter().map(|reason| reason.text.clone()).collect();
-            assert_eq!(state.as_ref().map(|state| &state.reasons), Some(&texts));
-            let shares = &scored.as_ref().unwrap().contributions;
-            for (reason, share) in verdict.reasons.iter().zip(shares) {
-                assert_eq!((reason.feature.as_str(), reason.contribution), (share.feature, share.contribution));
-            }
-            with_reasons += 1;
-        }
-        match scored {
-            Some(scored) => {
-                assert_eq!(scored.contributions.len(), 10);
-                scored_again += 1;
-            }
-            None => without += 1,
-        }
-    }
-    assert!(scored_again > 30 && without > 10 && with_reasons > 0, "{scored_again} {without} {with_reasons}");
-}
-
-#[test]
-fn an_explanation_says_what_it_could_not_rebuild() {
-    let mut world = busy(1);
-    let audit = audit_of(&world.driver.sim);
-    let explain = |place: &str| audit.explain(&place.parse().unwrap(), &|_| None, &mut |_, _, _| {});
-    let missing = explain("transactions:0:599").unwrap();
-    assert!(missing.not_rebuilt[0].contains("is not at hand"), "{missing:?}");
-    assert!(matches!(&missing.outcome, Outcome::Verdict { state: Some(state), .. } if state.same), "the state needs no model");
-    let letter = last(&world, "dead-letters", |_| true);
-    for place in [origin(&letter).0, format!("dead-letters:0:{}", letter.offset)] {
-        let put_aside = explain(&place).unwrap();
-        assert_eq!(put_aside.record.to_string(), origin(&letter).0);
-        assert!(matches!(&put_aside.outcome, Outcome::DeadLetter { cause, .. } if *cause == origin(&letter).1), "{put_aside:?}");
-    }
-    let mut publisher = world.driver.sim.publisher().unwrap();
-    let payment = crate::scoring_world::payment("ann", 1.0, "shop", T);
-    let (to, value) = (at("transactions", 0), Some(payment.as_bytes()));
-    publisher.send(&Outgoing { to, key: Some(b"ann"), value, timestamp: T, headers: &[] }).unwrap();
-    publisher.flush().unwrap();
-    let end = world.driver.sim.bounds_of(at("transactions", 0)).unwrap().end;
-    let waiting = explain(&format!("transactions:0:{}", end - 1)).unwrap();
-    assert!(matches!(&waiting.outcome, Outcome::Nothing { why } if why.contains("not processed yet")), "{waiting:?}");
-    for (place, why) in [
-        (format!("transactions:0:{end}"), "does not exist yet"),
-        ("transactions:1:0".to_owned(), "has the partitions 0 to 0"),
-        ("nothing:0:0".to_owned(), "none of the topics"),
-    ] {
-        assert!(explain(&place).unwrap_err().to_string().contains(why), "{place}");
-    }
-    world.driver.run().unwrap();
-    world.driver.sim.truncate_before(at("transactions", 0), 590);
-    let gone = explain("transactions:0:580").unwrap();
-    assert!(gone.not_rebuilt.iter().any(|what| what.contains("the payment itself")), "{gone:?}");
-    let short = explain("transactions:0:600").unwrap();
-    assert!(short.not_rebuilt.iter().any(|what| what.contains("began before")), "{short:?}");
 }

@@ -158,8 +158,8 @@ async fn odd_values_are_kept_and_impossible_ones_left_out() {
     let rows = client.query("SELECT merchant, tx_id, amount FROM verdicts ORDER BY id", &[]).await.unwrap();
     assert_eq!(rows.len(), 2);
     assert_eq!(rows[1].get::<_, String>(0), "nul\u{2400} '\"\\N\t\u{1f980}");
-    let at_no_time = br#"{"verdict_id":"v","label":"fraud","at":-9223372036854775808}"#;
-    let label = LabelRow::decode(at_no_time, "labels:0:0".into(), Some(b"nul\0"), i64::MAX).expect("a label");
+    let in_the_end = br#"{"verdict_id":"v","label":"fraud","at":253402300799999}"#;
+    let label = LabelRow::decode(in_the_end, "labels:0:0".into(), Some(b"nul\0"), i64::MAX).expect("a label");
     let batch = Batch { topic: "labels", partition: 0, generation: 1, from: 0, to: 1, first: true, changes: Vec::new() };
     writer.apply(&[Part { labels: vec![label], ..Part::new(batch) }], TODAY_MS).await.unwrap();
     assert_eq!(client.query("SELECT 1 FROM labels WHERE user_id = 'nul\u{2400}'", &[]).await.unwrap().len(), 1);

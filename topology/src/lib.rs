@@ -20,6 +20,7 @@
 //! Start with the example in [`driver`]: a word count in twenty lines.
 #![forbid(unsafe_code)]
 
+mod assignment;
 pub mod broker;
 pub mod clock;
 mod commit;
@@ -34,6 +35,7 @@ pub mod metrics;
 mod notes;
 pub mod partitioner;
 pub mod predecessors;
+mod processing;
 pub mod processor;
 mod reaction;
 pub mod record;

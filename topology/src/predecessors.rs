@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use crate::broker::Broker;
+use crate::broker::{Broker, MemberConfig};
+use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::task::Task;
 use crate::topology::TaskId;
-use crate::worker::Worker;
 
 /// A restore that stands still for this long is held up by someone's transaction.
 const GRACE_US: u64 = 200_000;
@@ -51,45 +52,49 @@ pub(crate) struct Ending {
     stands: BTreeMap<TaskId, (u64, u64)>,
 }
 
-impl<B: Broker> Worker<B> {
-    /// The same worker, told who knows from whom its tasks may come.
-    #[must_use]
-    pub fn with_predecessors(mut self, known: Arc<dyn Predecessors>) -> Self {
-        self.ending.known = Some(known);
-        self
+impl Ending {
+    /// With whoever knows.
+    pub(crate) fn told_by(known: Arc<dyn Predecessors>) -> Self {
+        Self { known: Some(known), ..Self::default() }
     }
 
     /// Ends what holds up these restoring tasks. A failure is no failure of the restore: it goes on when the timeout has come.
-    pub(crate) fn end_predecessors(&mut self, restoring: &[TaskId]) {
-        let (Some(known), Some(mine)) = (self.ending.known.clone(), self.config.member.transactional_id.clone()) else { return };
-        let now_us = self.clock.monotonic_us();
-        self.ending.stands.retain(|id, _| restoring.contains(id));
-        for id in restoring {
-            let task = &self.tasks[id];
+    pub(crate) fn end<B: Broker>(
+        &mut self,
+        broker: &B,
+        me: &MemberConfig,
+        restoring: &[&Task],
+        clock: &dyn Clock,
+        metrics: &Metrics,
+    ) {
+        let (Some(known), Some(mine)) = (&self.known, &me.transactional_id) else { return };
+        let now_us = clock.monotonic_us();
+        self.stands.retain(|id, _| restoring.iter().any(|task| task.id == *id));
+        for task in restoring {
+            let id = task.id;
             // One more for each that is planned: planning is progress.
             let reached = task.restores.iter().map(|progress| progress.position + 1).sum();
-            let (stood, since_us) = self.ending.stands.entry(*id).or_insert((reached, now_us));
+            let (stood, since_us) = self.stands.entry(id).or_insert((reached, now_us));
             if *stood != reached {
                 (*stood, *since_us) = (reached, now_us);
             }
             let held_up = !task.restored() && now_us - *since_us >= GRACE_US;
-            for Predecessor { transactional_id, silent } in known.of(*id, &mine) {
-                let tried =
-                    self.ending.tried_us.get(&transactional_id).is_some_and(|tried| now_us.saturating_sub(*tried) < AGAIN_US);
+            for Predecessor { transactional_id, silent } in known.of(id, mine) {
+                let tried = self.tried_us.get(&transactional_id).is_some_and(|tried| now_us.saturating_sub(*tried) < AGAIN_US);
                 if tried || !(silent || held_up) {
                     continue;
                 }
-                match self.broker.end_transactions_of(&transactional_id) {
+                match broker.end_transactions_of(&transactional_id) {
                     Ok(()) => {
                         info!(task = %id, transactional_id, silent, "ended what the owner before may have left open");
-                        Metrics::add(&self.metrics.predecessors_ended_total, 1);
+                        Metrics::add(&metrics.predecessors_ended_total, 1);
                         known.ended(&transactional_id);
                     }
                     Err(why) => warn!(task = %id, %why, "what the owner before left open could not be ended; its timeout will"),
                 }
-                self.ending.tried_us.insert(transactional_id, self.clock.monotonic_us());
+                self.tried_us.insert(transactional_id, clock.monotonic_us());
             }
         }
-        self.ending.tried_us.retain(|_, tried| now_us.saturating_sub(*tried) < AGAIN_US);
+        self.tried_us.retain(|_, tried| now_us.saturating_sub(*tried) < AGAIN_US);
     }
 }

@@ -11,26 +11,11 @@ use crate::metrics::Metrics;
 use crate::processor::ProcessError;
 use crate::status::Phase;
 use crate::topology::TaskId;
-use crate::worker::{Halt, Step, Worker};
+use crate::worker::{Halt, Paused, Step, Worker};
 
 /// How long a worker waits between two attempts to get its store back, at first and at most.
 const REVIVE_MIN_MS: u64 = 250;
 const REVIVE_MAX_MS: u64 = 8_000;
-
-/// A store that took no writes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Paused {
-    /// False once it was revived; kept until a commit shows that it stays so.
-    waiting: bool,
-    wait_ms: u64,
-    try_at_us: u64,
-}
-
-impl Paused {
-    pub(crate) fn is_waiting(self) -> bool {
-        self.waiting
-    }
-}
 
 impl<B: Broker> Worker<B> {
     /// Voids everything uncommitted and sends all tasks back to restoring: from there they go on at the committed offsets.

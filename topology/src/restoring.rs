@@ -14,7 +14,7 @@ use crate::restore::{Facts, Progress, STATE_INCOMPLETE, STATE_MOVED, StartFrom};
 use crate::status::Phase;
 use crate::task::Task;
 use crate::topology::TaskId;
-use crate::worker::Worker;
+use crate::worker::{COMMITTED_WAIT_RUNNING, Worker};
 
 /// Records read from changelogs in one step.
 const BITE_RECORDS: usize = 100_000;
@@ -22,11 +22,9 @@ const BITE_RECORDS: usize = 100_000;
 const BITE_KEEP_BYTES: usize = 64 << 20;
 /// How long a step waits for changelog records when nothing else is to be done.
 const BITE_WAIT: Duration = Duration::from_millis(20);
-/// How long the group may take to answer for committed offsets in one step, when nothing else is to be done.
+/// How long the group may take to answer for committed offsets in one step, when nothing else is to be done. While tasks run it
+/// is [`COMMITTED_WAIT_RUNNING`] at first.
 const COMMITTED_WAIT: Duration = Duration::from_millis(1000);
-/// The same at first while tasks run. It doubles with each time in vain, and running tasks have four times as long to themselves before
-/// the next: an answer that waits for a dead owner's transaction keeps them from a fifth of their time at most.
-pub(crate) const COMMITTED_WAIT_RUNNING: Duration = Duration::from_millis(50);
 /// The same for all new tasks together: an answer that does not come by then is asked for task by task.
 const COMMITTED_WAIT_TOGETHER: Duration = Duration::from_millis(200);
 /// What a restore was planned on is asked again before it counts, if it is older than this: far less than any session timeout.
@@ -45,7 +43,8 @@ impl<B: Broker> Worker<B> {
         if self.reader.is_none() {
             self.reader = Some(self.broker.reader()?);
         }
-        self.end_predecessors(&ids);
+        let restoring: Vec<&Task> = ids.iter().map(|id| &self.tasks[id]).collect();
+        self.ending.end(&*self.broker, &self.config.member, &restoring, &*self.clock, &self.metrics);
         let before = self.restore_stage();
         let planned = self.plan_restores(&ids);
         // What the disk says stops the worker (I7): no later trouble with the broker may take its place.

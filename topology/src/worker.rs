@@ -2,29 +2,26 @@
 //!
 //! [`Worker::step`] does one round: restore what is to be restored, poll, process, punctuate, follow the group, commit when due. It
 //! never blocks longer than the caller allows, reads no clock of its own and starts no thread, so the simulation drives the very same
-//! code. Every failure is answered in one place, `reaction`, by what it asks for ([`Reaction`]).
+//! code. This is the frame; what a round does is beside it: `processing`, `assignment`, `restoring`, `commit`, `emptying`. Every failure is
+//! answered in one place, `reaction`, by what it asks for ([`Reaction`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use state::backend::{Backend, BackendError, StorePartition, WriteSet};
-use state::store::StoreOptions;
-use tracing::{debug, info, warn};
+use state::backend::{Backend, StorePartition, WriteSet};
+use tracing::warn;
 
-use crate::broker::{Broker, BrokerError, Event, Member, MemberConfig, Reaction, Reader};
+use crate::broker::{Broker, BrokerError, Event, Member, MemberConfig, Reaction};
 use crate::clock::Clock;
 use crate::latency::Journal;
 use crate::metrics::Metrics;
-use crate::predecessors::Ending;
-use crate::processor::{Counts, DeadLetters, ProcessError, Punctuation};
-use crate::reaction::Paused;
-use crate::record::{Batch, Fetched, Outgoing, TopicPartition};
+use crate::predecessors::{Ending, Predecessors};
+use crate::processor::{Counts, DeadLetters, ProcessError};
+use crate::record::Fetched;
 use crate::restore::StartFrom;
-use crate::restoring::COMMITTED_WAIT_RUNNING;
-use crate::sink::Sink;
 use crate::status::{Phase, Tasks};
-use crate::task::{Input, Shared, Task};
+use crate::task::{Shared, Task};
 use crate::topology::{TaskId, Topology};
 
 /// Arena memory that stays between polls.
@@ -32,6 +29,11 @@ const KEEP_ARENA_BYTES: usize = 8 << 20;
 
 /// How long a worker that restores waits for input: the changelog is what it is busy with.
 const RESTORING_WAIT: Duration = Duration::from_millis(1);
+
+/// How long the group may take to answer for committed offsets in one step while tasks run, at first. It doubles with each time in
+/// vain, and running tasks have four times as long to themselves before the next: an answer that waits for a dead owner's transaction
+/// keeps them from a fifth of their time at most.
+pub(crate) const COMMITTED_WAIT_RUNNING: Duration = Duration::from_millis(50);
 
 /// How a worker works.
 #[derive(Clone, Debug)]
@@ -132,27 +134,21 @@ pub struct Worker<B: Broker> {
     pub(crate) last_trouble: Option<String>,
 }
 
+/// A store that took no writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paused {
+    /// False once it was revived; kept until a commit shows that it stays so.
+    pub(crate) waiting: bool,
+    pub(crate) wait_ms: u64,
+    pub(crate) try_at_us: u64,
+}
+
 /// What is processed and not committed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Open {
     pub(crate) since_us: u64,
     pub(crate) records: u64,
     pub(crate) bytes: usize,
-}
-
-pub(crate) struct MemberSink<'m, M> {
-    pub(crate) member: &'m mut M,
-    pub(crate) exactly_once: bool,
-}
-
-impl<M: Member> Sink for MemberSink<'_, M> {
-    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), BrokerError> {
-        self.member.send(record)
-    }
-
-    fn settle_order(&mut self) -> Result<(), BrokerError> {
-        if self.exactly_once { Ok(()) } else { self.member.flush() }
-    }
 }
 
 impl<B: Broker> Worker<B> {
@@ -196,6 +192,13 @@ impl<B: Broker> Worker<B> {
             journal: Journal::default(),
             last_trouble: None,
         }
+    }
+
+    /// The same worker, told who knows from whom its tasks may come.
+    #[must_use]
+    pub fn with_predecessors(mut self, known: Arc<dyn Predecessors>) -> Self {
+        self.ending = Ending::told_by(known);
+        self
     }
 
     /// One round; waits for records at most `wait`.
@@ -299,224 +302,6 @@ impl<B: Broker> Worker<B> {
             || changed() >= self.config.max_changed
     }
 
-    fn begin(&mut self) -> Result<(), ProcessError> {
-        if self.open.is_none() {
-            if self.config.exactly_once {
-                self.member()?.begin()?;
-            }
-            self.open = Some(Open { since_us: self.clock.monotonic_us(), records: 0, bytes: 0 });
-        }
-        Ok(())
-    }
-
-    fn process(&mut self, fetched: &Fetched) -> Result<(), ProcessError> {
-        if fetched.is_empty() {
-            return Ok(());
-        }
-        self.begin()?;
-        let began_us = self.clock.monotonic_us();
-        let mut order = std::mem::take(&mut self.order);
-        fetched.order_by_partition(&mut order);
-        let mut rest = order.as_slice();
-        let mut outcome = Ok(());
-        while let (Some(&first), Ok(())) = (rest.first(), &outcome) {
-            let from = fetched.origin(first as usize);
-            let run = rest.partition_point(|&at| fetched.origin(at as usize) <= from);
-            let (batch, others) = rest.split_at(run);
-            rest = others;
-            outcome = self.process_partition(from, fetched, batch);
-        }
-        self.order = order;
-        outcome?;
-        if let Some(open) = &mut self.open {
-            open.records += fetched.len() as u64;
-            open.bytes += fetched.bytes();
-        }
-        Metrics::add(&self.metrics.records_total, fetched.len() as u64);
-        Metrics::add(&self.metrics.record_bytes_total, fetched.bytes() as u64);
-        Metrics::add(&self.metrics.process_micros_total, self.clock.monotonic_us() - began_us);
-        Ok(())
-    }
-
-    fn process_partition(&mut self, from: TopicPartition, fetched: &Fetched, order: &[u32]) -> Result<(), ProcessError> {
-        let Some((task, input)) = self.reader_of(from) else {
-            debug!(topic = self.shared.topology.topics().name(from.topic), from.partition, "records of a task that is gone");
-            return Ok(());
-        };
-        let Some(task) = self.tasks.get_mut(&task).filter(|task| task.phase == Phase::Running) else {
-            return Ok(());
-        };
-        let member = self.member.as_mut().expect("invariant: records come from a member");
-        let mut admitted = task.admit(input, order.iter().map(|&at| fetched.get(at as usize).offset));
-        if admitted > 0 {
-            let mut sink = MemberSink { member, exactly_once: self.config.exactly_once };
-            let batch = Batch::new(fetched, &order[..admitted]);
-            let waited = task.inputs[input].away.is_some();
-            let began_us = self.clock.monotonic_us();
-            match task.process(input, &batch, &self.shared, &mut sink) {
-                Err(ProcessError::Backend(why @ BackendError::Away { .. })) => {
-                    if !waited {
-                        warn!(task = %task.id, %why, "the partition waits until its evicted values are to be had; others go on");
-                    }
-                    Metrics::add(&self.metrics.tier_pauses_total, 1);
-                    task.inputs[input].wait(self.clock.now_ms(), self.clock.monotonic_us());
-                    admitted = 0;
-                }
-                processed => {
-                    processed?;
-                    let timestamps_ms = batch.iter().map(|record| record.timestamp);
-                    self.journal.processed(began_us, self.clock.monotonic_us(), timestamps_ms);
-                }
-            }
-            if waited != task.inputs[input].away.is_some() {
-                if waited {
-                    info!(task = %task.id, "evicted values are to be had again: the partition goes on");
-                }
-                self.shared.tasks.waits(task.id, self.config.index, task.waits_since_ms());
-            }
-        }
-        if let Some(&at) = order.get(admitted) {
-            member.stop(&[from])?;
-            task.inputs[input].held = true;
-            task.inputs[input].next = task.inputs[input].next.max(fetched.get(at as usize).offset);
-        }
-        let id = task.id;
-        self.release(id)
-    }
-
-    /// Inputs that were held back go on where the decided order allows it.
-    fn release(&mut self, id: TaskId) -> Result<(), ProcessError> {
-        let now_us = self.clock.monotonic_us();
-        let task = self.tasks.get_mut(&id).expect("invariant: the caller has it");
-        let member = self.member.as_mut().expect("invariant: tasks belong to a member");
-        for at in 0..task.inputs.len() {
-            let Input { from, next, held, .. } = task.inputs[at];
-            if held && task.inputs[at].is_due(now_us) && task.admit(at, std::iter::once(next)) > 0 {
-                task.inputs[at].held = false;
-                member.start(&[(from, next)])?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Inputs that wait for evicted values are tried again when that is due; true where one is.
-    fn try_away(&mut self) -> Result<bool, ProcessError> {
-        let now_us = self.clock.monotonic_us();
-        let due = |input: &Input| input.held && input.away.is_some() && input.is_due(now_us);
-        let running = self.tasks.values().filter(|task| task.phase == Phase::Running);
-        let ids: Vec<TaskId> = running.filter(|task| task.inputs.iter().any(due)).map(|task| task.id).collect();
-        ids.iter().try_for_each(|&id| self.release(id))?;
-        Ok(!ids.is_empty())
-    }
-
-    /// Lets go of what was staged to leave this machine.
-    fn evict_staged(&mut self) -> Result<(), ProcessError> {
-        for task in self.tasks.values().filter(|task| task.phase == Phase::Running) {
-            for store in &task.stores {
-                self.shared.backend.evict_staged(store.partition())?;
-            }
-        }
-        Ok(())
-    }
-
-    fn reader_of(&self, from: TopicPartition) -> Option<(TaskId, usize)> {
-        let subs = self.shared.topology.subs().iter().enumerate();
-        let mut found = subs.filter_map(|(sub, spec)| Some((sub, usize::from(spec.input_number(from.topic)?))));
-        found.next().map(|(sub, input)| (TaskId { sub: sub as u16, partition: from.partition }, input))
-    }
-
-    fn punctuate(&mut self) -> Result<(), ProcessError> {
-        let now_ms = self.clock.now_ms();
-        let due = |task: &Task| task.phase == Phase::Running && task.is_due(Punctuation::WallClock, now_ms);
-        if !self.tasks.values().any(due) {
-            return Ok(());
-        }
-        self.begin()?;
-        let member = self.member.as_mut().expect("invariant: tasks belong to a member");
-        let mut sink = MemberSink { member, exactly_once: self.config.exactly_once };
-        for task in self.tasks.values_mut().filter(|task| task.phase == Phase::Running) {
-            task.punctuate(Punctuation::WallClock, now_ms, &self.shared, &mut sink)?;
-        }
-        Ok(())
-    }
-
-    /// Does what the group decided. The decision stays pending until it is acknowledged: a commit that fails on the way must not leave
-    /// the group waiting for ever.
-    fn follow(&mut self) -> Result<(), ProcessError> {
-        let Some(event) = self.pending.clone() else { return Ok(()) };
-        match &event {
-            Event::Assigned(partitions) => {
-                self.member()?.acknowledge(&event)?;
-                self.pending = None;
-                for &partition in partitions {
-                    self.open_task(partition)?;
-                }
-            }
-            Event::Revoked(partitions) => {
-                let ids: Vec<TaskId> = partitions.iter().filter_map(|&p| self.led(p)).collect();
-                if ids.iter().any(|id| self.tasks.get(id).is_some_and(Task::is_ahead)) {
-                    self.working = true;
-                    self.commit()?;
-                    self.working = false;
-                }
-                self.close_tasks(&ids)?;
-                self.member()?.acknowledge(&event)?;
-            }
-            Event::Lost(partitions) => {
-                let ids: Vec<TaskId> = partitions.iter().filter_map(|&p| self.led(p)).collect();
-                // Their outputs are in the open transaction: none of it may commit.
-                self.abort()?;
-                self.close_tasks(&ids)?;
-                self.member()?.acknowledge(&event)?;
-            }
-        }
-        self.pending = None;
-        Ok(())
-    }
-
-    fn led(&self, partition: TopicPartition) -> Option<TaskId> {
-        let sub = self.shared.topology.led_by(partition.topic)?;
-        Some(TaskId { sub, partition: partition.partition })
-    }
-
-    fn open_task(&mut self, partition: TopicPartition) -> Result<(), ProcessError> {
-        let Some(id) = self.led(partition) else { return Ok(()) };
-        let known = self.shared.counts.of(partition.topic);
-        if partition.partition >= known {
-            return Err(ProcessError::Stop(format!(
-                "`{}` grew beyond the {known} partitions it had at the start: keys live in other partitions now than their state. Move to a \
-                 new APPLICATION_ID, or set the topic back",
-                self.shared.topology.topics().name(partition.topic)
-            )));
-        }
-        info!(task = %id, worker = self.config.index, "task assigned");
-        let options = StoreOptions {
-            cache_bytes: self.config.cache_bytes,
-            exactly_once: self.config.exactly_once,
-            hash_seed: self.config.hash_seed,
-        };
-        let task = Task::new(id, &self.shared, &options);
-        self.shared.tasks.open(id, task.status(&self.shared, self.clock.now_ms()));
-        self.tasks.insert(id, task);
-        Ok(())
-    }
-
-    fn close_tasks(&mut self, ids: &[TaskId]) -> Result<(), ProcessError> {
-        for id in ids {
-            let Some(task) = self.tasks.remove(id) else { continue };
-            self.shared.tasks.remove(*id, self.config.index);
-            if let Some(reader) = &mut self.reader {
-                for progress in &task.restores {
-                    reader.unassign(progress.changelog)?;
-                }
-            }
-            let inputs: Vec<_> = task.inputs.iter().map(|input| input.from).collect();
-            self.member()?.stop(&inputs)?;
-            info!(task = %id, worker = self.config.index, "task closed");
-        }
-        Ok(())
-    }
-
     /// Commits what is done and leaves the group.
     ///
     /// # Errors
@@ -545,7 +330,7 @@ impl<B: Broker> Worker<B> {
     /// True while its store takes no writes (a full disk): it has given its partitions back and waits.
     #[must_use]
     pub fn is_paused(&self) -> bool {
-        self.paused.is_some_and(Paused::is_waiting)
+        self.paused.is_some_and(|paused| paused.waiting)
     }
 
     /// What is wrong with the broker or the store at the moment, for people.

@@ -3,15 +3,13 @@
 //!
 //! All of it is made from the code: routes and their declarations from the table, schemas from the types, problems from their closed set.
 
-mod declare;
 mod openapi;
 mod pages;
 mod shapes;
 
-pub(crate) use declare::{Declared, Given, Parameter, TIMEOUT, Takes, USER, gives, gives_other, json, parameter};
-pub(crate) use openapi::{OPENAPI, openapi};
+pub(crate) use openapi::of;
 #[cfg(test)]
-pub(crate) use openapi::{document, template};
+pub(crate) use openapi::template;
 pub(crate) use pages::{ASSET, PAGE, asset, page};
 pub(crate) use shapes::{Payment, SCHEMA, Transaction, schema};
 pub use shapes::{published, published_names};

@@ -1,24 +1,17 @@
-//! `GET /openapi.json`: the document of every route.
+//! The document of a table of routes: what `GET /openapi.json` gives.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
 
-use hyper::{Method, StatusCode};
+use hyper::Method;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::declare::{Declared, Given, Parameter, TIMEOUT, Takes, gives_other, of, parameter};
 use crate::api::auth::Access;
-use crate::api::call::{Answer, Call};
+use crate::api::declare::{self, Declared, Given, Parameter, TIMEOUT, Takes, parameter};
 use crate::api::problem::{self, Kind};
-use crate::api::reply::Reply;
-use crate::api::routes::{ROUTES, Route, Run};
+use crate::api::route::{Route, Run};
 use crate::query::Wish;
-
-/// The route's own declaration.
-pub(crate) const OPENAPI: Declared =
-    Declared::new("Interface", "This document", &[gives_other(200, "application/json", "OpenAPI 3.1, made from the code.")]);
 
 /// Parameters of routes about one user.
 const WISH: [Parameter; 3] = [
@@ -40,18 +33,8 @@ const WISH: [Parameter; 3] = [
     ),
 ];
 
-/// The document. The same for every instance of this version.
-pub(crate) fn document() -> &'static Value {
-    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| build(ROUTES));
-    &DOCUMENT
-}
-
-/// Answers the route.
-pub(crate) fn openapi(_: &Call) -> Answer {
-    Ok(Reply::json(StatusCode::OK, document()))
-}
-
-fn build(routes: &[Route]) -> Value {
+/// The document of these routes.
+pub(crate) fn of(routes: &[Route]) -> Value {
     let mut settings = SchemaSettings::draft2020_12().for_serialize();
     settings.definitions_path = "/components/schemas".into();
     settings.meta_schema = None;
@@ -161,7 +144,7 @@ fn responses(route: &Route, declared: &Declared, written: &mut SchemaGenerator) 
         let response = by_status.entry(status.to_string()).or_insert_with(|| json!({"description": what, "content": {}}));
         response["content"][*content_type] = media;
     }
-    let problem = of::<problem::Body<'static>>(written).to_value();
+    let problem = declare::of::<problem::Body<'static>>(written).to_value();
     let mut kinds: BTreeMap<String, Vec<Kind>> = BTreeMap::new();
     for kind in declared.problems.iter().copied().chain(common(route, declared)) {
         let of_status = kinds.entry(kind.status().as_u16().to_string()).or_default();
@@ -212,52 +195,4 @@ fn common(route: &Route, declared: &Declared) -> Vec<Kind> {
         kinds.extend([Kind::PositionNotReached, Kind::Restoring, Kind::StateUnavailable]);
     }
     kinds
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn every_route_is_declared() {
-        for Route { method, path, declared, .. } in ROUTES {
-            let declared = declared.unwrap_or_else(|| panic!("{method} {path} has no declaration: see the header of `routes`"));
-            assert_eq!(declared.placeholder.is_some(), path.contains("{}"), "{method} {path}: its placeholder");
-            assert!(!declared.summary.is_empty() && !declared.answers.is_empty(), "{method} {path}");
-        }
-    }
-
-    #[test]
-    fn operations_have_names_of_their_own() {
-        let ids: Vec<String> = ROUTES.iter().map(operation_id).collect();
-        let unique: BTreeSet<&String> = ids.iter().collect();
-        assert_eq!(unique.len(), ids.len(), "{ids:?}");
-    }
-
-    #[test]
-    fn every_reference_leads_somewhere() {
-        fn walk(value: &Value, each: &mut impl FnMut(&str)) {
-            match value {
-                Value::Object(fields) => {
-                    for (name, value) in fields {
-                        match value {
-                            Value::String(to) if name == "$ref" => each(to),
-                            value => walk(value, each),
-                        }
-                    }
-                }
-                Value::Array(values) => values.iter().for_each(|value| walk(value, each)),
-                _ => {}
-            }
-        }
-        let mut seen = 0;
-        walk(document(), &mut |to| {
-            seen += 1;
-            let pointer = to.strip_prefix('#').unwrap_or_else(|| panic!("{to} leads out of the document"));
-            assert!(document().pointer(pointer).is_some(), "{to}");
-        });
-        assert!(seen > ROUTES.len());
-    }
 }

@@ -3,8 +3,8 @@
 use hyper::StatusCode;
 use hyper::header::{CONTENT_SECURITY_POLICY, HeaderValue};
 
-use super::declare::{Declared, Takes, gives_other, parameter};
 use crate::api::call::{Answer, Call};
+use crate::api::declare::{Declared, Takes, gives_other, parameter};
 use crate::api::problem::{Kind, Problem};
 use crate::api::reply::Reply;
 

@@ -5,8 +5,8 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
-use super::declare::{Declared, Parameter, Shape, Takes, gives_other, of, parameter};
 use crate::api::call::{Answer, Call};
+use crate::api::declare::{Declared, Parameter, Shape, Takes, gives_other, of, parameter};
 use crate::api::problem::{self, Kind, Problem};
 use crate::api::reply::Reply;
 use crate::labels::Written;

@@ -1,5 +1,6 @@
 //! Every answer that a test of the interface gets is one that the document has: its status, its type, and its body by the schema.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use hyper::Method;
@@ -9,8 +10,9 @@ use serde_json::{Value, json};
 use super::client::Got;
 use super::schema::misfit;
 use super::world::{NOW_MS, World};
-use crate::api::document::{document, template};
-use crate::api::routes::{ROUTES, find};
+use crate::api::document::template;
+use crate::api::route::Route;
+use crate::api::routes::{ROUTES, document, find};
 use crate::api::{published, published_names};
 use crate::config::Scope;
 use crate::scoring::ScoringParams;
@@ -31,6 +33,48 @@ pub(super) fn check(method: &str, target: &str, got: &Got) {
         let body = got.json();
         assert_eq!(misfit(document(), schema, &body), None, "{place:?}: {body}");
     }
+}
+
+#[test]
+fn every_route_is_declared() {
+    for Route { method, path, declared, .. } in ROUTES {
+        let declared = declared.unwrap_or_else(|| panic!("{method} {path} has no declaration: see the header of `routes`"));
+        assert_eq!(declared.placeholder.is_some(), path.contains("{}"), "{method} {path}: its placeholder");
+        assert!(!declared.summary.is_empty() && !declared.answers.is_empty(), "{method} {path}");
+    }
+}
+
+#[test]
+fn operations_have_names_of_their_own() {
+    let paths = document()["paths"].as_object().expect("paths").values();
+    let operations = paths.flat_map(|path| path.as_object().expect("methods").values());
+    let ids: BTreeSet<&str> = operations.map(|operation| operation["operationId"].as_str().expect("a name")).collect();
+    assert_eq!(ids.len(), ROUTES.len(), "{ids:?}");
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    fn walk(value: &Value, each: &mut impl FnMut(&str)) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    match value {
+                        Value::String(to) if name == "$ref" => each(to),
+                        value => walk(value, each),
+                    }
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| walk(value, each)),
+            _ => {}
+        }
+    }
+    let mut seen = 0;
+    walk(document(), &mut |to| {
+        seen += 1;
+        let pointer = to.strip_prefix('#').unwrap_or_else(|| panic!("{to} leads out of the document"));
+        assert!(document().pointer(pointer).is_some(), "{to}");
+    });
+    assert!(seen > ROUTES.len());
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod deployed;
 mod history;
 mod inference;
 mod models;
+mod moody;
 mod notifications;
 mod orders;
 mod overview;

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::world::{Mood, NOW_MS, World};
+use super::moody::Mood;
+use super::world::{NOW_MS, World};
 use crate::scoring::{FxTable, ScoringParams};
 
 /// Tuesday, 2023-11-14T09:30:00Z.

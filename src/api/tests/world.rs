@@ -3,12 +3,10 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use models::{Model, TrainParams, Verdict};
-use state::backend::{Backend, Peeked, Positions, Result, StorePartition, WriteSet};
-use state::memory::MemoryBackend;
+use state::backend::{Backend, StorePartition, WriteSet};
 use state::store::decode_kept;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -28,6 +26,7 @@ use topology::worker::{Parts, Worker, WorkerConfig};
 
 use super::anywhere::Board;
 use super::client::Client;
+use super::moody::Moody;
 use crate::api::{Api, Doors, Health, serve};
 use crate::config::{ApiToken, ProcessingGuarantee};
 use crate::ingest::{Config, Ingest};
@@ -54,64 +53,6 @@ pub(super) const RATE: u32 = 100_000;
 pub(super) const SESSION_MS: u64 = 15_000;
 /// What the interface's clock shows.
 pub(super) const NOW_MS: i64 = 1_700_000_000_000;
-
-/// What the store does when it is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Mood {
-    Well,
-    Failing,
-    Panicking,
-    Damaged,
-    Emptied,
-}
-
-/// A store in memory that can be made to fail at reads.
-#[derive(Debug, Default)]
-pub(super) struct Moody {
-    inner: MemoryBackend,
-    mood: AtomicU8,
-}
-
-impl Moody {
-    pub(super) fn set(&self, mood: Mood) {
-        self.mood.store(mood as u8, Ordering::SeqCst);
-    }
-
-    fn inner<R>(&self, call: impl FnOnce(&MemoryBackend) -> Result<R>) -> Result<R> {
-        call(&self.inner)
-    }
-
-    fn is(&self, mood: Mood) -> bool {
-        self.mood.load(Ordering::SeqCst) == mood as u8
-    }
-}
-
-impl Backend for Moody {
-    state::pass_on!(
-        inner: open, multi_get, write, load, revive, drop_partition, scan, partitions, size, compact, evict_staged
-    );
-
-    fn positions(&self, partition: &StorePartition) -> Result<Option<Positions>> {
-        if self.is(Mood::Emptied) { Ok(None) } else { self.inner.positions(partition) }
-    }
-
-    fn get_from(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<(Vec<u8>, Option<&'static str>)>> {
-        assert!(!self.is(Mood::Panicking), "as the test asked");
-        if self.is(Mood::Failing) {
-            return Err(state::backend::BackendError::Unusable("secret path /var/x".into()));
-        }
-        if self.is(Mood::Damaged) {
-            return Ok(Some((b"\x01nonsense".to_vec(), None)));
-        }
-        if self.is(Mood::Emptied) { Ok(None) } else { self.inner.get_from(partition, key) }
-    }
-
-    /// What is well is at hand.
-    fn peek(&self, partition: &StorePartition, key: &[u8]) -> Result<Peeked> {
-        if self.is(Mood::Well) { self.inner.peek(partition, key) } else { Ok(Peeked::NotAtHand) }
-    }
-}
 
 /// See the module's header.
 pub(super) struct World {

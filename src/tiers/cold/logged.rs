@@ -118,7 +118,7 @@ const LABELS: &str = "SELECT id, verdict_id, user_id, tx_id, label, labelled_by,
 /// None where it is no row of the projection's.
 fn label(row: &Row) -> Result<Option<(Label, u64)>, Error> {
     let offset = row.try_get::<_, &str>(0)?.rsplit(':').next().and_then(|offset| offset.parse().ok());
-    let label = if row.try_get::<_, &str>(4)? == "fraud" { Finding::Fraud } else { Finding::Legitimate };
+    let label = if row.try_get::<_, &str>(4)? == Finding::Fraud.as_str() { Finding::Fraud } else { Finding::Legitimate };
     let at = row.try_get::<_, Timestamp>(6)?.as_millisecond();
     let (verdict_id, user_id, tx_id) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
     let (by, reason) = (row.try_get(5)?, row.try_get(7)?);

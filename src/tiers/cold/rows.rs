@@ -9,6 +9,8 @@ use models::{FEATURES, Severity};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::labels::Label;
+
 /// Bytes of a user's id, a merchant or the sender's id, as payments have them.
 const NAME_BYTES_MAX: usize = 256;
 /// Bytes of an id `topic:partition:offset`.
@@ -67,59 +69,24 @@ pub fn severity_rank(severity: Severity) -> i16 {
     severity as i16
 }
 
-/// What somebody found out of a payment.
-#[derive(Debug, Deserialize)]
-pub struct LabelRow<'a> {
-    #[serde(skip)]
+/// What somebody found out about a payment, and the record that says it.
+#[derive(Debug)]
+pub struct LabelRow {
+    /// The record's id, `topic:partition:offset`.
     pub(super) id: String,
-    #[serde(borrow, default)]
-    pub(super) verdict_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    pub(super) user_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    pub(super) tx_id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    pub(super) label: Cow<'a, str>,
-    #[serde(borrow, default)]
-    pub(super) by: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    pub(super) reason: Option<Cow<'a, str>>,
-    #[serde(default)]
-    at: Option<Moment<'a>>,
-    #[serde(skip)]
-    pub(super) at_ms: i64,
-    #[serde(skip)]
+    pub(super) label: Label,
     pub(super) written_ms: i64,
 }
 
-/// RFC 3339, or milliseconds since the epoch.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Moment<'a> {
-    Ms(i64),
-    #[serde(borrow)]
-    Text(Cow<'a, str>),
-}
-
-impl<'a> LabelRow<'a> {
-    /// From a record of the labels topic with that id (`topic:partition:offset`), key and time; none where it is no label. One that
-    /// names no user is about its key's: so an erasure finds it.
+impl LabelRow {
+    /// From a record of the labels topic with that id, key and time; none where it is no label. One that names no user is about its
+    /// key's: so an erasure finds it.
     #[must_use]
-    pub fn decode(bytes: &'a [u8], id: String, key: Option<&'a [u8]>, record_ms: i64) -> Option<Self> {
-        let mut row: Self = serde_json::from_slice(bytes).ok()?;
-        (row.id, row.written_ms) = (id, record_ms);
+    pub fn decode(bytes: &[u8], id: String, key: Option<&[u8]>, record_ms: i64) -> Option<Self> {
+        let label = Label::decode(bytes, record_ms).ok()?;
         let key = key.and_then(|key| std::str::from_utf8(key).ok()).filter(|key| (1..=NAME_BYTES_MAX).contains(&key.len()));
-        row.at_ms = match &row.at {
-            None => record_ms,
-            Some(Moment::Ms(ms)) => *ms,
-            Some(Moment::Text(text)) => text.parse::<jiff::Timestamp>().ok()?.as_millisecond(),
-        };
-        let points = row.verdict_id.is_some() || (row.user_id.is_some() && row.tx_id.is_some());
-        let names = row.user_id.iter().chain(&row.tx_id).chain(&row.by);
-        let fits = names.into_iter().all(|name| name.len() <= NAME_BYTES_MAX)
-            && row.verdict_id.iter().all(|id| id.len() <= ID_BYTES_MAX);
-        row.user_id = row.user_id.or(key.map(Cow::Borrowed));
-        (points && fits && matches!(&*row.label, "fraud" | "legitimate")).then_some(row)
+        let user_id = label.user_id.or_else(|| key.map(str::to_owned));
+        Some(Self { id, label: Label { user_id, ..label }, written_ms: record_ms })
     }
 }
 
@@ -132,16 +99,20 @@ mod tests {
         let decode = |text: &'static str| LabelRow::decode(text.as_bytes(), "labels:0:7".into(), Some(b"k"), 5);
         let label = decode(r#"{"verdict_id":"transactions:0:1","label":"fraud","by":"ann","at":"2026-11-23T00:00:00Z"}"#);
         let label = label.expect("a label");
-        assert_eq!((label.at_ms, label.id.as_str(), label.by.as_deref()), (1_795_392_000_000, "labels:0:7", Some("ann")));
-        assert_eq!((label.written_ms, label.user_id.as_deref()), (5, Some("k")), "its key says whose payment it is about");
+        assert_eq!(
+            (label.label.at, label.id.as_str(), label.label.by.as_deref()),
+            (1_795_392_000_000, "labels:0:7", Some("ann"))
+        );
+        assert_eq!((label.written_ms, label.label.user_id.as_deref()), (5, Some("k")), "its key says whose payment it is about");
         let label = decode(r#"{"tx_id":"t","user_id":"u","label":"legitimate","more":1}"#).expect("a label");
-        assert_eq!((label.at_ms, label.user_id.as_deref()), (5, Some("u")), "without a time it is the record's");
-        assert_eq!(decode(r#"{"verdict_id":"v","label":"fraud","at":17}"#).expect("a label").at_ms, 17);
+        assert_eq!((label.label.at, label.label.user_id.as_deref()), (5, Some("u")), "without a time it is the record's");
         for wrong in [
             r#"{"label":"fraud"}"#,
             r#"{"tx_id":"t","label":"fraud"}"#,
             r#"{"verdict_id":"v","label":"maybe"}"#,
             r#"{"verdict_id":"v","label":"fraud","at":"yesterday"}"#,
+            r#"{"verdict_id":"v","label":"fraud","at":-1}"#,
+            r#"{"verdict_id":"","label":"fraud"}"#,
             "[]",
             "\u{0}",
         ] {

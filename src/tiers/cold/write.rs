@@ -30,7 +30,7 @@ pub struct Part<'a> {
     /// Verdicts.
     pub verdicts: Vec<VerdictRow<'a>>,
     /// Labels.
-    pub labels: Vec<LabelRow<'a>>,
+    pub labels: Vec<LabelRow>,
     /// Users who were erased.
     pub erasures: Vec<Erasure<'a>>,
     /// Models.
@@ -256,7 +256,7 @@ const INSERT: &str = "
         explanation, reasons::json, features, model_id
     FROM verdicts_in v";
 
-async fn insert_labels(transaction: &Transaction<'_>, rows: &[LabelRow<'_>]) -> Result<(), Error> {
+async fn insert_labels(transaction: &Transaction<'_>, rows: &[LabelRow]) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -268,12 +268,12 @@ async fn insert_labels(transaction: &Transaction<'_>, rows: &[LabelRow<'_>]) -> 
         erasures::takes_label()
     );
     let statement = transaction.prepare_cached(&insert).await?;
-    for row in rows {
-        let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(|text| postgres_text(text).into_owned());
-        let (verdict, user, tx) = (text(&row.verdict_id), text(&row.user_id), text(&row.tx_id));
-        let (by, reason) = (text(&row.by), text(&row.reason));
-        let (label, at, written): (&str, _, _) = (&row.label, postgres_time(row.at_ms), postgres_time(row.written_ms));
-        transaction.execute(&statement, &[&row.id, &verdict, &user, &tx, &label, &by, &reason, &at, &written]).await?;
+    for LabelRow { id, label, written_ms } in rows {
+        let text = |text: &Option<String>| text.as_deref().map(|text| postgres_text(text).into_owned());
+        let (verdict, user, tx) = (text(&label.verdict_id), text(&label.user_id), text(&label.tx_id));
+        let (by, reason) = (text(&label.by), text(&label.reason));
+        let (finding, at, written) = (label.label.as_str(), postgres_time(label.at), postgres_time(*written_ms));
+        transaction.execute(&statement, &[id, &verdict, &user, &tx, &finding, &by, &reason, &at, &written]).await?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@
 mod assignor;
 mod caller;
 mod cluster;
+mod coordinator;
 mod faults;
 mod group;
 mod inspect;
