@@ -10,6 +10,8 @@
 #
 #   KAFKA_VERSION     the broker's version, default 4.1.1
 #   KAFKA_HEAP        default 1g
+#   KAFKA_SESSION_MS  a broker that is silent for so long loses its partitions, and one that was killed starts again after it,
+#                     default 3000
 #   KAFKA_JVM         more flags for Java, default -XX:TieredStopAtLevel=1: starts in half the time; empty for measurements
 #   KAFKA_PROXY_PORT  adds a listener for clients that come through a proxy on this port; it listens on the port
 #                     that DIR/proxied-port names
@@ -58,6 +60,7 @@ configure() { # DIR PORT
   echo "$port" >"$dir/port"
   [ -s "$dir/controller-port" ] || free_port >"$dir/controller-port"
   sed -e "s|@PORT@|$port|g" -e "s|@CONTROLLER_PORT@|$(cat "$dir/controller-port")|g" -e "s|@DIR@|$dir|g" \
+    -e "s|@SESSION_MS@|${KAFKA_SESSION_MS:-3000}|g" \
     "$here/kafka/server.properties" >"$dir/server.properties"
   [ -n "${KAFKA_PROXY_PORT:-}" ] || return 0
   [ -s "$dir/proxied-port" ] || free_port >"$dir/proxied-port"
@@ -104,5 +107,5 @@ case ${1:-} in
   stop) end "${2:?kafka.sh stop DIR}" TERM ;;
   kill) end "${2:?kafka.sh kill DIR}" KILL ;;
   ready) ready "${2:?kafka.sh ready HOST:PORT}" ;;
-  *) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,18s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

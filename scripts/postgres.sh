@@ -78,11 +78,16 @@ start() { # DIR PORT
 
 # As a machine that loses power: no process of the server lives on.
 crash() { # DIR
-  local pid
+  local pid child children
   pid=$(pid_of "$1" postgres) || return 0
-  # shellcheck disable=SC2046
-  kill -9 "$pid" $(pgrep -P "$pid") 2>/dev/null || true
+  children=$(pgrep -P "$pid") || true
+  # shellcheck disable=SC2086
+  kill -9 "$pid" $children 2>/dev/null || true
   stop "$1" postgres KILL
+  # The next start refuses to share memory with any that is left.
+  for child in $children; do
+    while lives "$child"; do sleep 0.05; done
+  done
 }
 
 remove() { # DIR

@@ -15,10 +15,14 @@ pid_of() { # DIR NAME: the pid of its server, if that lives and its number was n
   tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$2" && echo "$pid"
 }
 
+# Nobody else is given it for two hours: its server may be on its way, or killed for a while.
 free_port() {
-  local port
+  local port taken=${TMPDIR:-/tmp}/mangrove-ports-$UID
+  mkdir -p "$taken"
+  find "$taken" -mindepth 1 -mmin +120 -delete 2>/dev/null || true
   while :; do
     port=$((20000 + RANDOM % 12000)) # below the range from which the system takes ports by itself
+    (set -o noclobber && : >"$taken/$port") 2>/dev/null || continue
     (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
   done
 }

@@ -18,7 +18,8 @@ kafka_up() {
   else
     scripts/kafka.sh stop "$bed/kafka"
     rm -rf "$bed/kafka"
-    address=$(scripts/kafka.sh start "$bed/kafka" 0) || return 1
+    # Nobody kills this one: it is silent only where the machine is busy.
+    address=$(KAFKA_SESSION_MS=60000 scripts/kafka.sh start "$bed/kafka" 0) || return 1
     echo "$address" >"$bed/kafka/address"
   fi
   echo "Kafka: $address"
@@ -34,9 +35,9 @@ browser_up() {
     setsid chromedriver --port=0 </dev/null >"$log" 2>&1 &
     echo $! >"$pid"
   fi
-  for _ in $(seq 100); do
+  for _ in $(seq 600); do
     port=$(sed -n 's/.*started successfully on port \([0-9]*\).*/\1/p' "$log")
-    [ -z "$port" ] || break
+    if [ -n "$port" ] || ! kill -0 "$(cat "$pid")" 2>/dev/null; then break; fi
     sleep 0.1
   done
   [ -n "$port" ] || { echo "chromedriver does not start: $log"; return 1; }

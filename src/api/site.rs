@@ -18,7 +18,7 @@ use crate::tls::Tls;
 /// Connections open at once.
 pub(crate) const CONNECTIONS_MAX: usize = 1024;
 /// Requests reading the store at once; others wait their turn.
-const WORK_MAX: usize = 64;
+pub(super) const WORK_MAX: usize = 64;
 /// Streams open at once.
 const STREAMS_MAX: usize = 64;
 /// The store that profiles are kept in.

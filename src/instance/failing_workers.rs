@@ -18,7 +18,7 @@ use topology::worker::Parts;
 
 use super::workers::{Plan, Workers};
 use crate::api::Health;
-use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
+use crate::broker::embedded::{Durability, EmbeddedBroker, EmbeddedOptions};
 use crate::clock::{RealClock, monotonic, since};
 
 const PARTITIONS: u32 = 2;
@@ -115,7 +115,9 @@ impl House {
         let folder = TempDir::new().expect("a folder");
         let topics = topology(&Arc::default()).topics().clone();
         let now = Arc::new(crate::clock::now_ms);
-        let broker = EmbeddedBroker::open(&folder.path().join("broker"), topics.clone(), EmbeddedOptions::default(), now);
+        // A disk that takes its time must not make a step a stall.
+        let options = EmbeddedOptions { durability: Durability::Os, ..EmbeddedOptions::default() };
+        let broker = EmbeddedBroker::open(&folder.path().join("broker"), topics.clone(), options, now);
         let broker = broker.expect("opened");
         for (_, name) in topics.iter() {
             let cleanup = Cleanup::Delete { retention_ms: None };

@@ -96,6 +96,8 @@ pub(super) struct Follower<B: Broker, S: Sink> {
     failed: u32,
     retry_at: Duration,
     looked: Duration,
+    /// Where partitions ended at the last look, of those that were started before it.
+    ends: BTreeMap<TopicPartition, u64>,
     checked: Option<Duration>,
     tidied: Option<Duration>,
 }
@@ -117,6 +119,7 @@ impl<B: Broker, S: Sink> Follower<B, S> {
             failed: 0,
             retry_at: Duration::ZERO,
             looked: Duration::ZERO,
+            ends: BTreeMap::new(),
             checked: None,
             tidied: None,
         }
@@ -197,6 +200,7 @@ impl<B: Broker, S: Sink> Follower<B, S> {
                 Remark::Skips(count) => warn!(tier, topic, of.partition, count, "the topic no longer has what the tier lacks"),
             }
             self.places.insert(of, Some(place));
+            self.ends.remove(&of);
             let lag = Lag { next: at, end: bounds.end, complete: at >= bounds.end, at_ms: None };
             self.state.lags().insert(of, lag);
             starts.push((of, at));
@@ -279,7 +283,8 @@ impl<B: Broker, S: Sink> Follower<B, S> {
             let mut lags = self.state.lags();
             let lag = lags.entry(of).or_default();
             // The end is where it was a round ago, and what comes before it has been fetched meanwhile, if there is a record.
-            let quiet = lag.end == end && !self.fetched.iter().any(|record| record.from == of);
+            let same = self.ends.insert(of, end) == Some(end);
+            let quiet = same && !self.fetched.iter().any(|record| record.from == of);
             *lag = Lag { complete: lag.next >= end || (quiet && self.fetched.is_empty()), end, ..*lag };
         }
         Ok(())
@@ -351,5 +356,71 @@ impl<B: Broker, S: Sink> Follower<B, S> {
             self.places.clear();
             self.state.lags().clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use state::tier::Progress;
+    use topology::broker::{Cleanup, Publisher as _, TopicSpec};
+    use topology::record::{Outgoing, TopicId, Topics};
+
+    use super::super::sink::Done;
+    use super::super::status::Status;
+    use super::*;
+    use crate::broker::embedded::{Durability, EmbeddedBroker, EmbeddedOptions};
+
+    const TOPIC: TopicId = TopicId(0);
+
+    /// A tier that has nothing, and takes everything.
+    struct Takes;
+
+    impl Sink for Takes {
+        fn topics(&self) -> Vec<TopicId> {
+            vec![TOPIC]
+        }
+
+        async fn progress(&mut self, of: &[(TopicId, u32)]) -> Result<Vec<Option<Progress>>, Unreachable> {
+            Ok(vec![None; of.len()])
+        }
+
+        async fn apply(&mut self, stretches: &[Stretch<'_>], _: i64) -> Result<Done, Unreachable> {
+            Ok(Done { applied: vec![Applied::Taken; stretches.len()], ..Done::default() })
+        }
+
+        async fn tidy(&mut self, _: i64) -> Result<(), Unreachable> {
+            Ok(())
+        }
+    }
+
+    /// It looks at the ends at each step, also between the start of a partition and its first records.
+    #[test]
+    fn nothing_is_called_complete_before_it_was_read() {
+        const RECORDS: u64 = 10;
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = EmbeddedOptions { durability: Durability::Os, ..EmbeddedOptions::default() };
+        let topics = Topics::new(vec!["verdicts".to_owned()]);
+        let broker = EmbeddedBroker::open(folder.path(), topics, options, Arc::new(|| 0)).expect("a broker");
+        let cleanup = Cleanup::Delete { retention_ms: None };
+        broker.create(&TopicSpec { name: "verdicts".into(), partitions: 1, cleanup, max_message_bytes: None }).expect("a topic");
+        let mut publisher = broker.publisher().expect("a publisher");
+        let to = TopicPartition { topic: TOPIC, partition: 0 };
+        for _ in 0..RECORDS {
+            publisher.send(&Outgoing { to, key: Some(b"u"), value: Some(b"v"), timestamp: 0, headers: &[] }).expect("sent");
+        }
+        publisher.flush().expect("durable");
+        let mut config = FollowerConfig { look: Duration::ZERO, check: Duration::MAX, ..FollowerConfig::default() };
+        (config.member.group, config.member.instance) = ("g".into(), "i".into());
+        let state = Status::default().tier("postgres");
+        let mut follower = Follower::new(Arc::new(broker), Takes, config, Arc::clone(&state));
+        let begun = monotonic();
+        while state.view().written < RECORDS {
+            assert!(follower.step().is_ok());
+            let view = state.view();
+            assert!(view.lags.is_empty() || view.written + view.lag_records() >= RECORDS, "{view:?}");
+            assert!(since(begun) < Duration::from_secs(60), "nothing is written");
+        }
+        assert!(follower.step().is_ok());
+        assert_eq!(state.view().lag_records(), 0);
     }
 }

@@ -279,7 +279,7 @@ impl Hand<'_> {
             }
             Kind::Cut => {
                 for _ in 0..CUTS {
-                    assert!(self.proxy.cut(&whose(fault)) > 0, "there are connections to cut");
+                    self.cut(&whose(fault));
                     self.pass(lasts);
                 }
             }
@@ -314,6 +314,15 @@ impl Hand<'_> {
         while self.proxy.done() == before {
             self.tick();
             assert!(begun.elapsed() < PATIENCE, "no commit met this within {PATIENCE:?}: {fate:?}");
+        }
+    }
+
+    /// Cuts connections, once there are some again.
+    fn cut(&mut self, whose: &str) {
+        let begun = Instant::now();
+        while self.proxy.cut(whose) == 0 {
+            self.tick();
+            assert!(begun.elapsed() < PATIENCE, "no connection to cut for {PATIENCE:?}");
         }
     }
 

@@ -3,16 +3,25 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::guard::Guard;
 use super::scene::{Scene, succeed};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka.sh");
 
-/// An address where nothing listens.
+/// The ports of brokers that a test starts where it wants them: below those that the scripts and the system hand out, so that nobody is
+/// given one while its broker is not there.
+const PORTS: std::ops::Range<u32> = 10_000..20_000;
+
+static TAKEN: AtomicU32 = AtomicU32::new(0);
+
+/// An address where nothing listens, nor will until the test has something do so.
 pub fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").to_string()
+    let count = PORTS.end - PORTS.start;
+    let free = PORTS.map(|_| PORTS.start + std::process::id().wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % count);
+    let mut free = free.map(|port| format!("127.0.0.1:{port}")).filter(|address| TcpListener::bind(address).is_ok());
+    free.next().expect("a free port")
 }
 
 /// A broker, killed when dropped.

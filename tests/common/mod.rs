@@ -43,6 +43,19 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Waits until a count has come so far: as long as it grows, however slow the machine.
+pub fn until_count(what: &str, all: u64, mut count: impl FnMut() -> u64) {
+    let (mut most, mut grew) = (count(), Instant::now());
+    while most < all {
+        std::thread::park_timeout(LOOK);
+        let now = count();
+        if now > most {
+            (most, grew) = (now, Instant::now());
+        }
+        assert!(grew.elapsed() < PATIENCE, "{what}: {most} of {all}, and no more for {PATIENCE:?}");
+    }
+}
+
 /// The broker's address; none, said loudly, where there is none to test with.
 pub fn address(test: &str) -> Option<String> {
     let address = std::env::var("MANGROVE_TEST_KAFKA").ok();

@@ -108,8 +108,10 @@ fn partitions_of(consumer: &BaseConsumer, topic: &str) -> u32 {
 /// The end of each partition: of all that was written, or (`read_committed`) of what no open transaction can change any more.
 pub fn ends(address: &str, topic: &str, isolation: &str) -> Vec<u64> {
     let consumer = reading(address, isolation);
-    let end = |partition| consumer.fetch_watermarks(topic, partition as i32, ANSWER).expect("offsets").1 as u64;
-    (0..partitions_of(&consumer, topic)).map(end).collect()
+    // A topic that is being made is known before its partitions answer.
+    let bounds =
+        |partition| until(&format!("offsets of {topic}"), || consumer.fetch_watermarks(topic, partition as i32, ANSWER).ok());
+    (0..partitions_of(&consumer, topic)).map(|partition| bounds(partition).1 as u64).collect()
 }
 
 /// All committed records of a topic, once no transaction is open on it: what any reader will ever see of what is there now.

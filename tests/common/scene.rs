@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use mangrove::scoring::UserProfile;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
@@ -117,6 +117,20 @@ impl Scene {
         }
         let topic = properties.iter().fold(topic, |topic, (property, value)| topic.set(property, value));
         run(self.admin().create_topics([&topic], &AdminOptions::new())).expect("an answer")[0].as_ref().expect("created");
+        // It is there for everybody once its partitions answer.
+        self.ends(&name);
+    }
+
+    /// Gives topics more partitions, and waits until everybody is told of them.
+    pub fn grow(&self, names: &[&str], partitions: usize) {
+        let topics: Vec<String> = names.iter().map(|name| self.topic(name)).collect();
+        let more: Vec<NewPartitions<'_>> = topics.iter().map(|name| NewPartitions::new(name, partitions)).collect();
+        for grown in run(self.admin().create_partitions(&more, &AdminOptions::new())).expect("an answer") {
+            grown.expect("grown");
+        }
+        super::until("the grown topics are known", || {
+            topics.iter().all(|topic| self.ends(topic).len() == partitions).then_some(())
+        });
     }
 
     /// A topic's property, as the broker tells it.
@@ -138,7 +152,7 @@ impl Scene {
     /// True once the broker has this topic.
     pub fn exists(&self, topic: &str) -> bool {
         let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", &self.address).create().expect("a consumer");
-        let all = consumer.fetch_metadata(None, std::time::Duration::from_secs(10)).expect("metadata");
+        let all = consumer.fetch_metadata(None, super::PATIENCE).expect("metadata");
         all.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty())
     }
 

@@ -1,5 +1,6 @@
 //! A `mangrove` process that runs until it is told to stop: watched through its log and its HTTP interface, killed when dropped.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -11,12 +12,10 @@ use serde_json::Value;
 
 use super::frozen::Frozen;
 use super::guard::Guard;
-use super::until;
+use super::{PATIENCE, until, until_count};
 
 /// Lines of the log that a failed test shows.
 const TAIL_LINES: usize = 40;
-/// How long a request may take.
-const ANSWER: Duration = Duration::from_secs(10);
 
 pub struct Service {
     child: Child,
@@ -60,8 +59,13 @@ impl Service {
             assert!(self.lives(), "it ended before its tasks ran");
             let lines = self.lines();
             let running = lines.iter().filter(|line| line["message"] == "task restored and running");
-            let records: Vec<u64> = running.map(|line| line["records"].as_u64().expect("a number of records")).collect();
-            (records.len() >= tasks).then(|| records.iter().sum())
+            // One that goes from worker to worker says so again.
+            let (mut names, mut records) = (BTreeSet::new(), 0);
+            for line in running {
+                names.insert(line["task"].as_str().expect("a task"));
+                records += line["records"].as_u64().expect("a number of records");
+            }
+            (names.len() >= tasks).then_some(records)
         })
     }
 
@@ -107,7 +111,7 @@ impl Service {
     fn ask(&mut self, method: &str, path: &str, body: &str) -> (u16, String) {
         let address = self.address();
         let mut stream = TcpStream::connect(&address).expect("a connection");
-        stream.set_read_timeout(Some(ANSWER)).expect("a time-out");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{kind}");
         write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).expect("a request");
@@ -116,6 +120,11 @@ impl Service {
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
         (status, body.to_owned())
+    }
+
+    /// Waits until a counter has come so far.
+    pub fn counts(&mut self, name: &str, to: u64) {
+        until_count(name, to, || self.metric(name));
     }
 
     /// A counter or gauge without labels.
@@ -161,9 +170,8 @@ impl Service {
     /// SIGTERM, which must end it in good order.
     pub fn stop(mut self) {
         self.signal("TERM");
-        let (status, took) = self.end();
+        let (status, _) = self.end();
         assert!(status.success(), "after SIGTERM it ended with {status}");
-        assert!(took < Duration::from_secs(10), "it took {took:?} to end after SIGTERM");
     }
 }
 

@@ -1,11 +1,10 @@
 //! Without transactions: acknowledged writes, and offsets committed under the group's generation.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use topology::broker::{Broker, Member, Reaction};
 
-use crate::world::{INPUT, OUTPUT, PARTITIONS, World, at, own, record};
+use crate::world::{INPUT, OUTPUT, PARTITIONS, PATIENCE, World, at, own, record};
 
 #[test]
 fn what_is_flushed_is_there_and_offsets_are_committed() {
@@ -22,7 +21,7 @@ fn what_is_flushed_is_there_and_offsets_are_committed() {
     let token = member.token().expect("a member");
     member.commit_offsets(&[(at(INPUT, 0), 10), (at(INPUT, 3), 30)], token).expect("committed");
     let asked = [at(INPUT, 0), at(INPUT, 1), at(INPUT, 3)];
-    assert_eq!(member.committed(&asked, Duration::from_secs(10)), Ok(vec![Some(10), None, Some(30)]));
+    assert_eq!(member.committed(&asked, PATIENCE), Ok(vec![Some(10), None, Some(30)]));
     member.reopen().expect("reopened");
     member.send(&record(at(OUTPUT, 1), b"after")).expect("sent");
     member.flush().expect("acknowledged");

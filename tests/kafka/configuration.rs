@@ -44,7 +44,7 @@ fn settings_of_our_own_are_checked_too() {
 
 #[test]
 fn an_absent_broker_is_named_with_what_to_check() {
-    let config = KafkaConfig { bootstrap_servers: "127.0.0.1:1".to_owned(), request_timeout_ms: 500, ..KafkaConfig::default() };
+    let config = KafkaConfig { bootstrap_servers: "127.0.0.1:1".to_owned(), request_timeout_ms: 3_000, ..KafkaConfig::default() };
     let broker = KafkaBroker::new(config, Topics::new(vec!["t".to_owned()])).expect("connects to nothing yet");
     let begun = Instant::now();
     let error = broker.describe(&[TopicId(0)]).unwrap_err();
@@ -52,5 +52,5 @@ fn an_absent_broker_is_named_with_what_to_check() {
     for part in ["127.0.0.1:1", "running", "security.protocol", "Connection refused"] {
         assert!(error.what.contains(part), "{part} in: {error}");
     }
-    assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
 }

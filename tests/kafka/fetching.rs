@@ -21,7 +21,7 @@ fn a_new_start_drops_everything_fetched_before() {
     // Back and forth while fetches are under way: the next record of a partition is always the one asked for.
     let mut seed = 7_u64;
     let mut next = [0_u64; PARTITIONS as usize];
-    let mut slowest = Duration::ZERO;
+    let mut starts = Vec::new();
     for round in 0..200 {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let partition = (seed >> 33) as u32 % PARTITIONS;
@@ -29,7 +29,7 @@ fn a_new_start_drops_everything_fetched_before() {
         let partition = if round < PARTITIONS { round } else { partition };
         let begun = Instant::now();
         member.start(&[(at(INPUT, partition), offset)]).expect("started");
-        slowest = slowest.max(begun.elapsed());
+        starts.push(begun.elapsed());
         next[partition as usize] = offset;
         for _ in 0..(seed >> 50) % 4 {
             fetched.clear(0);
@@ -41,7 +41,9 @@ fn a_new_start_drops_everything_fetched_before() {
             }
         }
     }
-    assert!(slowest < Duration::from_secs(2), "a start took {slowest:?}");
+    // One may fall into a busy moment of the machine; waiting for a fetch would show in most of them.
+    starts.sort_unstable();
+    assert!(starts[100] < Duration::from_millis(500), "half of the starts took {:?} or more", starts[100]);
     // And all is read to the end afterwards.
     until("the rest", || {
         fetched.clear(0);

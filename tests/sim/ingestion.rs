@@ -153,9 +153,13 @@ fn what_finds_no_room_is_refused_whole_and_nothing_accepted_is_lost() {
     let ingest = start(&broker, &clock);
     let filler = "x".repeat(1 << 19);
     let (mut taken, mut refused) = (Vec::new(), 0);
-    for n in 0..400 {
+    let payment = |n: usize| {
         let text = format!(r#"{{"user_id":"u","amount":{n},"merchant":"m","tx_id":"big-{n}","filler":"{filler}"}}"#);
-        let payment = Payment::read(Bytes::from(text), NOW_MS, &ScoringParams::default(), PARTITIONS).expect("a payment");
+        Payment::read(Bytes::from(text), NOW_MS, &ScoringParams::default(), PARTITIONS).expect("a payment")
+    };
+    // All are made before the first is sent: nobody writes them as fast as they come then.
+    let payments: Vec<Payment> = (0..400).map(payment).collect();
+    for payment in payments {
         match ingest.submit(vec![payment], None) {
             Ok(answer) => taken.push(answer),
             Err(_) => refused += 1,

@@ -103,6 +103,8 @@ fn models_notifications_and_the_trail_are_there_as_their_topics_say() {
     let expected = ["(,\"POST /v1/snoozes\",t,201,/v1/snoozes)", "(,\"POST /v1/users/{}/erase\",f,202,/v1/users/{}/erase)"];
     until("the trail is there", || (rows(&stage, trail) == expected).then_some(()));
     assert!(!rows(&stage, "SELECT * FROM audit").concat().contains("very-private"), "the trail knows users by their hash");
+    until("the erasure was decided", || stage.erased().contains_key(b"very-private".as_slice()).then_some(()));
+    stage.projected();
 
     // Again from the topics' start: the same rows.
     let before = stage.dump();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mangrove::tiers::{Cold, ColdOptions, Erasure, Part, VerdictRow, Writer};
+use mangrove::tiers::{Cold, Erasure, Part, VerdictRow, Writer};
 use serde_json::{Value, json};
 use state::tier::{Applied, Batch};
 use tokio::task::JoinHandle;
@@ -115,12 +115,9 @@ fn an_erased_user_is_gone_from_both_tiers_and_stays_gone() {
         stage.stop();
         stage.sql(forget);
         stage.start();
-        until("all is there again", || {
-            let tier = stage.tier("postgres");
-            let read_all = tier.up && !tier.lags.is_empty() && tier.lags.values().all(|lag| lag.complete);
-            (read_all && rows(&stage, "user 8") == [31, 1, 1]).then_some(())
-        });
-        until("and of the erased user nothing of before", || (rows(&stage, USER) == [1, 1, 1]).then_some(()));
+        stage.projected();
+        assert_eq!(rows(&stage, "user 8"), [31, 1, 1], "all is there again");
+        assert_eq!(rows(&stage, USER), [1, 1, 1], "and of the erased user nothing of before");
     }
 }
 
@@ -175,7 +172,7 @@ async fn verdicts_on_their_way_in_do_not_outlive_the_erasure() {
     let Some(url) = place::postgres("verdicts_on_their_way_in_do_not_outlive_the_erasure") else { return };
     for (held_after, verdicts_first) in [("INSERT", true), ("DELETE", false)] {
         let application = place::application();
-        let cold = || Cold::open(&url, &application, &ColdOptions::default()).unwrap();
+        let cold = || Cold::open(&url, &application, &place::cold_options()).unwrap();
         let writer = || Writer::new(cold(), 90);
         // The schema and the day are there: nobody waits for them to be made.
         assert_eq!(write_verdicts(writer(), 1, vec![verdict(5, TODAY_MS)]).await, [Applied::Taken]);

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mangrove::tiers::{Cold, ColdOptions, ServerUrl, Warm, WarmOptions};
 
@@ -31,14 +31,22 @@ pub fn postgres(test: &str) -> Option<ServerUrl> {
     url(test, "MANGROVE_TEST_POSTGRES")
 }
 
+/// What is slow on a busy machine is not down.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// As patient as the tests are.
+pub fn cold_options() -> ColdOptions {
+    ColdOptions { statement_timeout: PATIENCE, connect_timeout: PATIENCE, ..ColdOptions::default() }
+}
+
 /// A warm tier of a new application.
 pub fn warm(url: &ServerUrl) -> Warm {
-    Warm::open(url, &application(), WarmOptions::default()).unwrap()
+    Warm::open(url, &application(), WarmOptions { timeout: PATIENCE, ..WarmOptions::default() }).unwrap()
 }
 
 /// A cold tier of a new application.
 pub fn cold(url: &ServerUrl) -> Cold {
-    Cold::open(url, &application(), &ColdOptions::default()).unwrap()
+    Cold::open(url, &application(), &cold_options()).unwrap()
 }
 
 /// Says that a test did not run. Straight to stderr: the test harness would swallow `eprintln!`.

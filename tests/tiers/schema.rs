@@ -13,14 +13,14 @@ async fn instances_that_start_together_migrate_once() {
     let application = place::application();
     let starting: Vec<_> = (0..8)
         .map(|_| {
-            let cold = Cold::open(&url, &application, &ColdOptions { connections: 1, ..ColdOptions::default() }).unwrap();
+            let cold = Cold::open(&url, &application, &ColdOptions { connections: 1, ..place::cold_options() }).unwrap();
             tokio::spawn(async move { cold.get().await.map(drop) })
         })
         .collect();
     for started in starting {
         started.await.unwrap().unwrap();
     }
-    let cold = Cold::open(&url, &application, &ColdOptions::default()).unwrap();
+    let cold = Cold::open(&url, &application, &place::cold_options()).unwrap();
     let client = cold.get().await.unwrap();
     let rows = client.query("SELECT version FROM schema_history", &[]).await.unwrap();
     let versions: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
@@ -33,13 +33,13 @@ async fn instances_that_start_together_migrate_once() {
 async fn a_schema_that_is_current_needs_no_right_to_write() {
     let Some(url) = place::postgres("a_schema_that_is_current_needs_no_right_to_write") else { return };
     let application = place::application();
-    let first = Cold::open(&url, &application, &ColdOptions::default()).unwrap();
+    let first = Cold::open(&url, &application, &place::cold_options()).unwrap();
     drop(first.get().await.unwrap());
     let read_only = format!("{}?options=-c%20default_transaction_read_only%3Don", url.expose());
-    let reader = Cold::open(&mangrove::tiers::ServerUrl::new(read_only.clone()), &application, &ColdOptions::default()).unwrap();
+    let reader = Cold::open(&mangrove::tiers::ServerUrl::new(read_only.clone()), &application, &place::cold_options()).unwrap();
     let client = reader.get().await.unwrap();
     assert!(client.execute("DELETE FROM verdicts", &[]).await.is_err(), "it is read-only indeed");
-    let other = Cold::open(&mangrove::tiers::ServerUrl::new(read_only), &place::application(), &ColdOptions::default()).unwrap();
+    let other = Cold::open(&mangrove::tiers::ServerUrl::new(read_only), &place::application(), &place::cold_options()).unwrap();
     assert!(other.get().await.is_err(), "a schema that is missing cannot be made there");
 }
 

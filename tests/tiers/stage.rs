@@ -11,7 +11,7 @@ use mangrove::broker::embedded::EmbeddedBroker;
 use mangrove::config::{Settings, Sources};
 use mangrove::instance::{Blueprint, Identity, Instance, Stop};
 use mangrove::projection::TierView;
-use mangrove::tiers::{Cold, ColdOptions, ServerUrl, Warm, WarmOptions};
+use mangrove::tiers::{Cold, ServerUrl, Warm, WarmOptions};
 use mangrove::training::Logs;
 use models::Verdict;
 use state::tier::{Guard, Held, Lookup};
@@ -135,8 +135,11 @@ impl Stage {
         assert!(self.running.is_some());
     }
 
+    /// Ends the instance. A thread that was told to end may hold its store for a moment longer, and the next life needs it.
     pub fn stop(&mut self) {
+        let store = Arc::downgrade(&self.api().backend);
         self.running.take().unwrap().stop(Duration::from_secs(20)).unwrap();
+        until("the store is let go of", || (store.strong_count() == 0).then_some(()));
     }
 
     fn instance(&self) -> &Instance {
@@ -263,7 +266,8 @@ impl Stage {
     pub fn each(&self, topic: TopicId, mut show: impl FnMut(u32, Record<'_>)) {
         let mut reader = self.broker.reader().unwrap();
         let mut fetched = Fetched::default();
-        for partition in 0..PARTITIONS {
+        let partitions = self.broker.describe(&[topic]).unwrap()[0].as_ref().map_or(0, |info| info.partitions);
+        for partition in 0..partitions {
             let at = TopicPartition { topic, partition };
             let bounds = reader.bounds(at).unwrap();
             reader.assign(at, bounds.start).unwrap();
@@ -315,7 +319,7 @@ impl Stage {
     }
 
     pub fn cold(&self) -> Cold {
-        Cold::open(self.postgres.as_ref().unwrap(), &self.application, &ColdOptions::default()).unwrap()
+        Cold::open(self.postgres.as_ref().unwrap(), &self.application, &place::cold_options()).unwrap()
     }
 
     /// Waits until Redis has the fold of the changelog.
@@ -351,8 +355,30 @@ impl Stage {
         });
     }
 
+    /// Waits until Postgres has taken in every record that the projected topics have now.
+    pub fn projected(&self) {
+        let own =
+            ["profiles-changelog", "decisions", "notifications", "audit"].map(|name| format!("{}-{name}", self.application));
+        let mut ends: BTreeMap<(String, i32), i64> = BTreeMap::new();
+        for name in ["verdicts", "labels", "models"].map(str::to_owned).into_iter().chain(own) {
+            for (partition, offset, ..) in self.records(self.topic(&name)) {
+                ends.insert((name.clone(), partition as i32), offset as i64 + 1);
+            }
+        }
+        let cold = self.cold();
+        until("Postgres has taken in every record", || {
+            let taken = self.wait(async {
+                let client = cold.get().await.ok()?;
+                let rows = client.query("SELECT topic, partition, next_offset FROM projection", &[]).await.ok()?;
+                let place = |row: &tokio_postgres::Row| ((row.get(0), row.get(1)), row.get(2));
+                Some(rows.iter().map(place).collect::<BTreeMap<(String, i32), i64>>())
+            })?;
+            ends.iter().all(|(of, end)| taken.get(of).is_some_and(|next| next >= end)).then_some(())
+        });
+    }
+
     /// By user: the payments' next offset at the erasure.
-    fn erased(&self) -> BTreeMap<Vec<u8>, u64> {
+    pub fn erased(&self) -> BTreeMap<Vec<u8>, u64> {
         let decisions = self.topic(&format!("{}-decisions", self.application));
         let erasure = |(_, _, user, value): Seen| {
             let decision = Decision::decode(&value?).ok().filter(|decision| decision.kind == "erase")?;

@@ -1,7 +1,7 @@
 //! Answers about users whose partition is elsewhere: every instance here is a real server.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
@@ -15,6 +15,8 @@ use crate::membership::{Directory, Peer};
 use crate::scoring::ScoringParams;
 
 const PARTITIONS: u32 = 4;
+/// Where nobody listens.
+pub(super) const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 /// A user who pays, and one who never does, of the same partition or not.
 const USER: &str = "u1";
 const INFERENCE: &[u8] = br#"{"user_id":"u1","transaction":{"amount":3,"merchant":"m","timestamp":1699999999000}}"#;
@@ -207,20 +209,18 @@ fn an_owner_that_restores_says_so() {
 fn no_answer_or_a_strangers_is_never_an_unknown_user() {
     let board = Board::default();
     let two = at(&board, "two", Vec::new());
-    let refused = |endpoint: SocketAddr| {
+    let refused = |endpoint: SocketAddr, timeout: &str| {
         board.put("one", endpoint, &ALL, &[]);
         for _ in 0..2 {
-            let got = two.get(&profile("?timeout=500ms"));
+            let got = two.get(&profile(&format!("?timeout={timeout}")));
             got.problem(503, "owner-unreachable");
             assert_eq!(got.header("retry-after"), Some("1"));
         }
     };
-    // Nobody listens any more.
-    let gone = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
-    refused(gone);
+    refused(NOBODY, "20s");
     // Someone takes connections and is silent.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
-    refused(silent.local_addr().expect("an address"));
+    refused(silent.local_addr().expect("an address"), "500ms");
     // Another server has the address by now, and knows no such path; or it is one of ours, of another name.
     let stranger = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = stranger.local_addr().expect("an address");
@@ -230,10 +230,10 @@ fn no_answer_or_a_strangers_is_never_an_unknown_user() {
             let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
         }
     });
-    refused(address);
+    refused(address, "20s");
     let mut three = at(&board, "three", Vec::new());
     three.run();
-    refused(three.address);
+    refused(three.address, "20s");
     let text = two.get("/metrics").text().to_owned();
     for (outcome, count) in [("answered", 0), ("unreachable", 2), ("too_late", 2), ("stranger", 4)] {
         let sample = format!("mangrove_peer_requests_total{{outcome=\"{outcome}\"}} {count}");
@@ -292,13 +292,12 @@ fn a_copy_answers_who_allows_it() {
     let (board, one, two) = pair();
     let three = at(&board, "three", Vec::new());
     two.copy(&one, partition());
-    let dead = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     board.put("two", two.address, &[], &[(partition(), 11)]);
     board.put("three", three.address, &[], &[]);
     let any = |more: &str| profile(&format!("?consistency=any&timeout=2s{more}"));
     // As long as the owner answers, it is the one who does.
     assert_eq!(two.get(&any("")).json()["source"], "owner");
-    board.put("one", dead, &ALL, &[]);
+    board.put("one", NOBODY, &ALL, &[]);
     let fresh = body(&one.get(&profile("")));
     for world in [&two, &three] {
         world.get(&profile("?timeout=500ms")).problem(503, "owner-unreachable");

@@ -1,6 +1,7 @@
 //! A store whose reads can be made to fail.
 
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Condvar, Mutex};
 
 use state::backend::{Backend, Peeked, Positions, Result, StorePartition};
 use state::memory::MemoryBackend;
@@ -16,14 +17,38 @@ pub(super) enum Mood {
     Emptied,
 }
 
+/// Begins the ids of users whose state is far away: it is not at hand, and whoever reads it waits as long as the test likes.
+pub(super) const FAR: &str = "far-";
+
 /// A store in memory that can be made to fail at reads.
 #[derive(Debug, Default)]
 pub(super) struct Moody {
     pub(super) inner: MemoryBackend,
     mood: AtomicU8,
+    /// Whether what is far may come, and how many wait for it.
+    far: Mutex<(bool, usize)>,
+    comes: Condvar,
 }
 
 impl Moody {
+    /// How many wait for what is far.
+    pub(super) fn waiting(&self) -> usize {
+        self.far.lock().expect("nobody panicked").1
+    }
+
+    /// What is far comes.
+    pub(super) fn bring(&self) {
+        self.far.lock().expect("nobody panicked").0 = true;
+        self.comes.notify_all();
+    }
+
+    fn wait(&self) {
+        let mut far = self.far.lock().expect("nobody panicked");
+        far.1 += 1;
+        let mut far = self.comes.wait_while(far, |(comes, _)| !*comes).expect("nobody panicked");
+        far.1 -= 1;
+    }
+
     pub(super) fn set(&self, mood: Mood) {
         self.mood.store(mood as u8, Ordering::SeqCst);
     }
@@ -48,6 +73,9 @@ impl Backend for Moody {
 
     fn get_from(&self, partition: &StorePartition, key: &[u8]) -> Result<Option<(Vec<u8>, Option<&'static str>)>> {
         assert!(!self.is(Mood::Panicking), "as the test asked");
+        if key.starts_with(FAR.as_bytes()) {
+            self.wait();
+        }
         if self.is(Mood::Failing) {
             return Err(state::backend::BackendError::Unusable("secret path /var/x".into()));
         }
@@ -59,6 +87,7 @@ impl Backend for Moody {
 
     /// What is well is at hand.
     fn peek(&self, partition: &StorePartition, key: &[u8]) -> Result<Peeked> {
-        if self.is(Mood::Well) { self.inner.peek(partition, key) } else { Ok(Peeked::NotAtHand) }
+        let near = self.is(Mood::Well) && !key.starts_with(FAR.as_bytes());
+        if near { self.inner.peek(partition, key) } else { Ok(Peeked::NotAtHand) }
     }
 }

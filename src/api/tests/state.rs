@@ -1,9 +1,14 @@
 //! `GET /v1/users/{id}/profile`.
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use super::moody::Mood;
+use super::client::Client;
+use super::moody::{FAR, Mood};
 use super::world::{NOW_MS, World};
+use crate::api::site::WORK_MAX;
+use crate::clock::{monotonic, since};
 use crate::scoring::{FxTable, ScoringParams};
 
 /// Tuesday, 2023-11-14T09:30:00Z.
@@ -133,4 +138,28 @@ fn amounts_name_the_currency_they_are_in() {
     let shown = world.get("/v1/users/u1/profile").json();
     assert_eq!(shown["amount"]["currency"], "USD");
     assert_eq!(shown["amount"]["mean"], 20.0);
+}
+
+/// A question that needs no waiting waits for nobody: not for a turn beside those who read a disk, and not for another thread to wake.
+#[test]
+fn what_is_at_hand_is_answered_while_everybody_else_waits_for_the_disk() {
+    let mut world = World::running(ScoringParams::default());
+    pay_ten(&mut world, "u1");
+    let address = world.address;
+    let ask = |number: usize| move || Client::connect(address).get(&format!("/v1/users/{FAR}{number}/profile"));
+    let asking: Vec<_> = (0..WORK_MAX).map(|number| std::thread::spawn(ask(number))).collect();
+    let begun = monotonic();
+    while world.store.waiting() < WORK_MAX && since(begun) < Duration::from_secs(60) {
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    let got = world.get("/v1/users/u1/profile");
+    let waiting = world.store.waiting();
+    // The server ends with its readers: they are let go before anything is found to be wrong.
+    world.store.bring();
+    assert_eq!(waiting, WORK_MAX, "every place was taken");
+    assert_eq!((got.status, got.json()["count"].as_u64()), (200, Some(10)), "{}", got.text());
+    for asked in asking {
+        let status = asked.join().expect("an answer").status;
+        assert!([404, 503].contains(&status), "there is no such user, or it took too long to know: {status}");
+    }
 }

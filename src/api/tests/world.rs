@@ -481,7 +481,7 @@ impl World {
     /// Waits until the server is gone.
     pub(super) fn wait_for_the_end(&mut self) {
         let server = self.server.take().expect("it was not waited for yet");
-        let ended = self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), server).await });
+        let ended = self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), server).await });
         ended.expect("in time").expect("no panic").expect("no error");
     }
 }

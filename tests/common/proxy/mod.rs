@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use wire::{Kind, Request, read_frame};
 
-/// How long the broker may take to answer a late request.
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long the broker may take to answer a late request: longer than anybody waits.
+const ANSWER: Duration = crate::common::PATIENCE;
 
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Two instances of one application: both work, each takes over from the other, and one that comes back from the dead does no harm.
 
+use serde_json::Value;
+
 use super::feed::Feed;
 use super::ledger::{Ledger, faults, model};
 use super::scene::{PARTITIONS, Scene};
@@ -7,25 +9,44 @@ use super::service::Service;
 use super::until;
 
 const PAYMENTS: usize = 45_000;
+/// Of each instance, as scenes have it.
+const WORKERS: usize = 2;
 
 fn scene(test: &str) -> Option<Scene> {
     let scene = Scene::new(test)?.with("KAFKA_SESSION_TIMEOUT_MS", "5000").with("TRANSACTION_TIMEOUT_MS", "5000");
     Some(scene.with("MODEL_PATH", model().to_str().expect("a plain path")))
 }
 
-/// How many partitions an instance has, and whether all of them run.
-pub fn tasks(service: &mut Service) -> (usize, bool) {
+fn health(service: &mut Service) -> Vec<Value> {
     let (status, body) = service.get("/v1/health");
     assert_eq!(status, 200, "{body}");
-    let health: serde_json::Value = serde_json::from_str(&body).expect("JSON");
-    let tasks = health["tasks"].as_array().expect("tasks");
+    let health: Value = serde_json::from_str(&body).expect("JSON");
+    health["tasks"].as_array().expect("tasks").clone()
+}
+
+/// How many partitions an instance has, and whether all of them run.
+pub fn tasks(service: &mut Service) -> (usize, bool) {
+    let tasks = health(service);
     (tasks.len(), tasks.iter().all(|task| task["phase"] == "running"))
 }
 
-/// Waits until two instances share the partitions in halves and all of them run.
+/// Whether an instance's state includes all payments that there are of its partitions.
+pub fn is_done(service: &mut Service, scene: &Scene) -> bool {
+    let ends = scene.ends(&scene.topic("transactions"));
+    let end = |task: &Value| task["partition"].as_u64().map(|partition| ends[partition as usize]);
+    health(service).iter().all(|task| task["inputs"][0]["offset"].as_u64() == end(task))
+}
+
+/// Waits until two instances share the partitions in halves and all of them run. Each worker has its part: with one of them still on its
+/// way, partitions would move once more.
 pub fn share(a: &mut Service, b: &mut Service) {
-    let half = PARTITIONS as usize / 2;
-    until("each instance runs half of the partitions", || (tasks(a) == (half, true) && tasks(b) == (half, true)).then_some(()));
+    let part = PARTITIONS as usize / (2 * WORKERS);
+    let shares = |service: &mut Service| {
+        let tasks = health(service);
+        let runs = |worker: usize| tasks.iter().filter(|task| task["worker"] == worker && task["phase"] == "running").count();
+        (0..WORKERS).all(|worker| runs(worker) == part) && tasks.len() == WORKERS * part
+    };
+    until("each worker of both instances runs its part", || (shares(a) && shares(b)).then_some(()));
 }
 
 fn records(service: &mut Service) -> u64 {

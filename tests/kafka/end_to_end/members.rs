@@ -1,7 +1,6 @@
 //! The members topic: what instances say of themselves, and what is left of them when they go.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use mangrove::membership::Announcement;
 
@@ -80,9 +79,7 @@ fn one_that_leaves_for_good_is_replaced_at_once_and_leaves_a_tombstone() {
     let mut b = start(&scene, "b");
     b.restored(PARTITIONS as usize / 2);
     a.stop();
-    let begun = Instant::now();
     b.restored(PARTITIONS as usize);
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     until("b announces all partitions, and a is gone", || {
         (holds_all(&scene, "b") && !announced(&scene).contains_key("a")).then_some(())
     });

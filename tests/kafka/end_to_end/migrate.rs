@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::process::{Child, Stdio};
 
 use mangrove::scoring::UserProfile;
-use rdkafka::admin::{AdminOptions, NewPartitions};
 use serde_json::Value;
 use state::store::decode_kept;
 use topology::partitioner::partition_of;
@@ -13,8 +12,7 @@ use topology::partitioner::partition_of;
 use super::ledger::{Ledger, Payment, model};
 use super::records::{Raw, Seen};
 use super::scene::Scene;
-use super::until;
-use crate::world::run;
+use super::{until, until_count};
 
 const OLD: u32 = 4;
 const NEW: u32 = 7;
@@ -49,7 +47,7 @@ fn said(verdicts: impl Iterator<Item = Value>) -> BTreeMap<String, Vec<Value>> {
 
 fn verdicts(scene: &Scene, count: usize) -> Vec<Seen> {
     let topic = scene.topic("verdicts");
-    until(&format!("{count} verdicts"), || (scene.ends(&topic).iter().sum::<u64>() >= count as u64).then_some(()));
+    until_count("verdicts", count as u64, || scene.ends(&topic).iter().sum());
     until(&format!("{count} verdicts"), || Some(scene.read(&topic)).filter(|seen| seen.len() >= count))
 }
 
@@ -127,12 +125,7 @@ fn an_input_that_grew_is_migrated_and_every_payment_scored_once_and_in_order() {
     service.stop();
     // Payments that the old application never saw: by the old rule, and by the new one once the topics have grown.
     write(&scene, waiting, OLD);
-    for name in ["transactions", "commands"] {
-        let name = scene.topic(name);
-        let more = NewPartitions::new(&name, NEW as usize);
-        run(scene.admin().create_partitions([&more], &AdminOptions::new())).expect("an answer")[0].as_ref().expect("grown");
-    }
-    until("the grown topic is known", || (scene.ends(&scene.topic("transactions")).len() == NEW as usize).then_some(()));
+    scene.grow(&["transactions", "commands"], NEW as usize);
     write(&scene, grown, NEW);
     let mut service = scene.start("a");
     service.end();

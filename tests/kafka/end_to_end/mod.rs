@@ -31,4 +31,4 @@ mod stopping;
 mod takeover;
 mod topics;
 
-use crate::common::{broker, feed, ledger, proxy, records, scene, service, skip, small_disk, until};
+use crate::common::{broker, feed, ledger, proxy, records, scene, service, skip, small_disk, until, until_count};

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::feed::Feed;
+use super::instances::share;
 use super::ledger::{Ledger, id_of, model, other_model};
 use super::scene::{PARTITIONS, Scene};
 use super::service::Service;
@@ -27,6 +28,11 @@ fn asked(service: &mut Service, path: &str) -> Value {
 fn post(service: &mut Service, path: &str) -> (u16, Value) {
     let (status, body) = service.post(path, "");
     (status, serde_json::from_str(&body).unwrap_or_else(|why| panic!("{why}: {body}")))
+}
+
+/// Waits until an instance has read of a version that another process made known.
+fn known(service: &mut Service, model: &str) {
+    until("the version is known", || (service.get(&format!("/v1/models/{model}")).0 == 200).then_some(()));
 }
 
 fn id_of_model(path: &Path) -> String {
@@ -85,15 +91,13 @@ fn two_instances_switch_and_roll_back_while_one_is_killed() {
         paths.iter().map(|path| (id_of_model(path), ledger.verdicts(&scene, path))).collect();
     scene.create("transactions", PARTITIONS, &[]);
     let (mut a, mut b) = (scene.start("a"), scene.start("b"));
-    until("both run", || {
-        let tasks = |service: &mut Service| asked(service, "/v1/health")["tasks"].as_array().map_or(0, Vec::len);
-        (tasks(&mut a) == PARTITIONS as usize / 2 && tasks(&mut b) == PARTITIONS as usize / 2).then_some(())
-    });
-    let list = asked(&mut b, "/v1/models");
-    assert_eq!((&list["active"]["model"], &list["active"]["why"]), (&json!(a_model), &json!("imported")));
+    share(&mut a, &mut b);
+    let active = until("a model is active", || Some(asked(&mut b, "/v1/models")["active"].clone()).filter(Value::is_object));
+    assert_eq!((&active["model"], &active["why"]), (&json!(a_model), &json!("imported")));
     // A second version, registered by the command, as an operator would.
     let registered = scene.register(paths[1]);
     assert_eq!(registered, b_model);
+    known(&mut b, &b_model);
     let mut feed = Feed::new(&scene, &ledger.payments);
     feed.reach(PAYMENTS / 5);
     let (status, answer) = post(&mut b, &format!("/v1/models/{b_model}/promote"));
@@ -137,6 +141,7 @@ fn a_damaged_artifact_is_refused_and_the_old_model_goes_on() {
     let mut a = scene.start("a");
     a.restored(PARTITIONS as usize);
     let b_model = scene.register(b_path);
+    known(&mut a, &b_model);
     let artifact = scene.path(&format!("data/models/{b_model}.forest"));
     let whole = std::fs::read(&artifact).expect("the artifact");
     std::fs::write(&artifact, &whole[..whole.len() / 2]).expect("truncated");
@@ -189,6 +194,7 @@ fn only_the_owner_of_partition_0_retrains_and_all_follow() {
     let ids: Vec<&str> = list["models"].as_array().expect("a list").iter().filter_map(|model| model["id"].as_str()).collect();
     assert_eq!(ids.len(), 2, "each training was done once: {ids:?}");
     assert!(ids.contains(&first.as_str()) && ids.contains(&candidate.as_str()));
+    known(&mut a, &candidate);
     let shown = asked(&mut a, &format!("/v1/models/{candidate}"));
     assert!(shown["report"]["checks"].as_array().is_some_and(|checks| checks.len() > 15), "{shown}");
     // What it decided is what the report says, on both.
@@ -220,7 +226,7 @@ fn a_shadow_counts_each_payment_once_while_its_holder_is_killed_and_changes_no_v
     let here = |service: &mut Service| asked(service, "/v1/retrain/status")["here"] == true;
     until("one of them has partition 0", || (here(&mut a) != here(&mut b)).then_some(()));
     assert_eq!(scene.register(other_model()), b_model);
-    until("the version is known", || (a.get(&format!("/v1/models/{b_model}")).0 == 200).then_some(()));
+    known(&mut a, &b_model);
     let path = format!("/v1/models/{b_model}/shadow");
     assert_eq!(a.get(&path).0, 404);
     let (status, begun) = a.post(&path, r#"{"from":"earliest"}"#);

@@ -7,7 +7,7 @@ use topology::partitioner::partition_of;
 use super::ledger::{Ledger, Payment, faults, model};
 use super::records::{Raw, read_all};
 use super::scene::{PARTITIONS, Scene};
-use super::until;
+use super::{until, until_count};
 
 const PAYMENTS: usize = 20_000;
 
@@ -64,7 +64,7 @@ fn payments_under_any_key_are_scored_by_their_users() {
     rest.iter().for_each(|raw| writer.raw(&topic, raw));
     service.kill();
     let service = scene.start("a");
-    until("all verdicts", || (scene.ends(&verdicts).iter().sum::<u64>() >= PAYMENTS as u64).then_some(()));
+    until_count("verdicts", PAYMENTS as u64, || scene.ends(&verdicts).iter().sum());
     let seen = until("all verdicts", || Some(read_all(&scene.address, &verdicts)).filter(|seen| seen.len() >= PAYMENTS));
     service.stop();
     assert_eq!(faults(&seen, &expected, true), "");

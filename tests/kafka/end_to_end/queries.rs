@@ -101,9 +101,11 @@ fn any_instance_answers_for_any_user() {
     let mut feed = Feed::new(&scene, &ledger.payments);
     feed.finish(ledger.payments.len());
     // Whoever is asked: the same answer, of the committed state, with where it is from.
+    let all = positions(&scene);
     for (user, profile) in ledger.profiles() {
         let user = String::from_utf8(user).expect("text");
-        let mut answers = addresses.each_ref().map(|address| answered(address, &format!("/v1/users/{user}/profile")).json);
+        let path = format!("/v1/users/{user}/profile?min_position={all}&timeout=20s");
+        let mut answers = addresses.each_ref().map(|address| answered(address, &path).json);
         assert_eq!(answers[0]["count"], profile.0.seen(), "{user}");
         let partition = answers[0]["position"]["partition"].as_u64().expect("a partition") as usize;
         for (answer, name) in answers.iter_mut().zip(["a", "b"]) {
@@ -137,6 +139,13 @@ fn any_instance_answers_for_any_user() {
     }
 }
 
+/// Behind all payments that there are: what an answer has to include to know of every one.
+fn positions(scene: &Scene) -> String {
+    let ends = scene.ends(&scene.topic("transactions"));
+    let ends: Vec<String> = ends.iter().enumerate().map(|(partition, end)| format!("{partition}:{end}")).collect();
+    ends.join(",")
+}
+
 /// What was just written is read where it was written to, from anyone, by its position alone.
 fn read_your_writes(scene: &Scene, addresses: &[String]) {
     let writer = scene.writer();
@@ -144,9 +153,7 @@ fn read_your_writes(scene: &Scene, addresses: &[String]) {
         let json = format!(r#"{{"user_id":"own","amount":{round},"merchant":"m"}}"#);
         writer.keyed(&scene.topic("transactions"), b"own", json.as_bytes(), super::records::now_ms());
         writer.flush();
-        let ends = scene.ends(&scene.topic("transactions"));
-        let ends: Vec<String> = ends.iter().enumerate().map(|(partition, end)| format!("{partition}:{end}")).collect();
-        let path = format!("/v1/users/own/profile?min_position={}&timeout=20s", ends.join(","));
+        let path = format!("/v1/users/own/profile?min_position={}&timeout=20s", positions(scene));
         let got = get(&addresses[round as usize % addresses.len()], &path);
         assert_eq!((got.status, got.json["count"].as_u64()), (200, Some(round)), "{}", got.json);
     }
@@ -319,7 +326,7 @@ fn answers_never_go_back_through_a_kill_and_a_return() {
 fn a_copy_answers_while_the_owner_is_dead() {
     let Some(scene) = scene("copy") else { return };
     // Long enough for the questions: nobody takes over meanwhile.
-    let scene = scene.with("STANDBY_REPLICAS", "1").with("KAFKA_SESSION_TIMEOUT_MS", "30000");
+    let scene = scene.with("STANDBY_REPLICAS", "1").with("KAFKA_SESSION_TIMEOUT_MS", "120000");
     let ledger = Ledger::made(&scene.path("payments.csv"), 6_000);
     scene.create("transactions", PARTITIONS, &[]);
     let start = |name: &str| scene.start_with(name, &[("INSTANCE_ID", name)]);
@@ -338,6 +345,11 @@ fn a_copy_answers_while_the_owner_is_dead() {
         let whole = copies.iter().all(|copy| copy.position >= ends[copy.task.1 as usize]);
         (copies.len() == PARTITIONS as usize / 2 && whole).then_some(())
     });
+    // And so is what a has itself.
+    let all = positions(&scene);
+    for (user, _) in &users {
+        assert_eq!(answered(&at_a, &format!("/v1/users/{user}/profile?min_position={all}&timeout=20s")).status, 200);
+    }
     b.kill();
     let (mut of_copy, mut of_a) = (0, 0);
     for (user, seen) in &users {

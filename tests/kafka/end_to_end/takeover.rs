@@ -1,6 +1,6 @@
 //! Taking over from an instance that died: from a copy, and past what it left open.
 
-use super::instances::{share, tasks};
+use super::instances::{is_done, share, tasks};
 use super::members::announced;
 use crate::common::feed::Feed;
 use crate::common::ledger::{Ledger, faults, model};
@@ -81,9 +81,15 @@ fn a_dead_owners_transaction_does_not_hold_up_its_successor() {
     scene.create("transactions", PARTITIONS, &[]);
     let (mut a, b) = pair(&scene);
     let mut feed = Feed::new(&scene, &ledger.payments);
-    // Frozen at random moments, until one is in the middle of a commit.
-    let caught = (1..=60).any(|attempt| {
-        feed.reach(PAYMENTS / 6 + attempt * 300);
+    feed.reach(PAYMENTS / 6);
+    // Frozen at random moments of being busy, until one is in the middle of a commit.
+    let caught = (1..=60).any(|_| {
+        let seen = feed.seen();
+        feed.send(feed.sent() + 500);
+        until("some of them are scored", || {
+            feed.look();
+            (feed.seen() > seen).then_some(())
+        });
         b.signal("STOP");
         let open = left_open(&scene, "b") > 0;
         if !open {
@@ -135,8 +141,9 @@ fn a_worker_that_is_stuck_gives_its_partitions_away_and_comes_back() {
     scene.create("transactions", PARTITIONS, &[]);
     let (mut a, mut b) = pair(&scene);
     let mut feed = Feed::new(&scene, &ledger.payments);
-    // Quiet: a thread that stops in the middle of an allocation, say, would take the whole process with it.
+    // Quiet: a thread that stops in the middle of an allocation or a write, say, would take the whole process with it.
     feed.finish(PAYMENTS / 3);
+    until("b has nothing more to do", || is_done(&mut b, &scene).then_some(()));
     let frozen = b.freeze("worker-0");
     until("the watchdog has seen it", || (b.get("/livez").0 == 503).then_some(()));
     feed.finish(PAYMENTS * 2 / 3);

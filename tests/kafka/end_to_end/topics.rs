@@ -1,9 +1,6 @@
 //! Topics: what is missing is created as it must be, or named; what does not fit together is refused.
 
-use rdkafka::admin::{AdminOptions, NewPartitions};
-
 use super::scene::Scene;
-use crate::world::run;
 
 const OURS: [&str; 8] =
     ["transactions", "commands", "labels", "verdicts", "anomalies", "dead-letters", "app-profiles-changelog", "app-decisions"];
@@ -87,11 +84,7 @@ fn an_input_that_grew_is_refused() {
     let mut service = scene.start("a");
     service.restored(2);
     service.stop();
-    for name in ["transactions", "commands"] {
-        let name = scene.topic(name);
-        let more = NewPartitions::new(&name, 3);
-        run(scene.admin().create_partitions([&more], &AdminOptions::new())).expect("an answer")[0].as_ref().expect("grown");
-    }
+    scene.grow(&["transactions", "commands"], 3);
     let said = refusal(&scene, &[]);
     let changelog = format!("`{}` has 2 partitions", scene.changelog());
     assert!(said.contains(&changelog) && said.contains("APPLICATION_ID"), "{said}");

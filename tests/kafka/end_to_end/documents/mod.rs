@@ -23,7 +23,6 @@ use super::ledger::Ledger;
 use super::scene::{PARTITIONS, Scene};
 use super::service::Service;
 use super::{skip, until};
-use crate::world::run;
 
 /// So many of so few that habits stand still, as a promotion asks for.
 const PAYMENTS: usize = 20_000;

@@ -5,10 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use mangrove::tiers::schema_name;
-use rdkafka::admin::{AdminOptions, NewPartitions};
 use serde_json::{Value, json};
 
-use super::{Scene, Service, Way, check, run, skip, until, way};
+use super::{Scene, Service, Way, check, skip, until, way};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_mangrove");
 /// What a verdict and a model are called in the documents.
@@ -158,29 +157,22 @@ impl Reader {
             self.begin();
         } else if says("migrate --to 16") && !says("--execute") {
             self.end();
-            self.grow(16);
+            self.scene.grow(&["transactions", "commands"], 16);
         } else if says("backup --broker embedded") {
             self.ends(&format!("TOPIC_PREFIX= {PROGRAM} demo --records 2000"));
-        }
-    }
-
-    fn grow(&self, partitions: usize) {
-        for topic in ["transactions", "commands"] {
-            let name = self.scene.topic(topic);
-            let wanted = NewPartitions::new(&name, partitions);
-            let answer = run(self.scene.admin().create_partitions([&wanted], &AdminOptions::new())).expect("an answer");
-            answer[0].as_ref().unwrap_or_else(|(_, why)| panic!("{topic}: {why}"));
         }
     }
 
     /// A model that is not active.
     fn learn_models(&mut self) {
         let service = self.service.as_mut().expect("it runs");
-        let mut ask = |path: &str| serde_json::from_str::<Value>(&service.get(path).1).expect("JSON");
-        let models = ask("/v1/models");
-        let active = models["active"]["model"].as_str().expect("one is active").to_owned();
-        let all = models["models"].as_array().expect("a list").iter().map(|model| model["id"].as_str().expect("an id"));
-        self.other = all.into_iter().find(|id| *id != active).expect("another one").to_owned();
+        // A command has made it known; the instance reads of it.
+        self.other = until("another model", || {
+            let models: Value = serde_json::from_str(&service.get("/v1/models").1).expect("JSON");
+            let active = models["active"]["model"].as_str()?;
+            let mut all = models["models"].as_array()?.iter().filter_map(|model| model["id"].as_str());
+            all.find(|id| *id != active).map(str::to_owned)
+        });
     }
 
     fn waiting(&self) -> Option<String> {
