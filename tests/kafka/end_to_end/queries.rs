@@ -71,16 +71,17 @@ fn shared(address: &str, instances: usize) -> Vec<String> {
     until(&format!("{instances} instances run all partitions"), || {
         let shown = get(address, "/v1/topology").json;
         let tasks = shown["tasks"].as_array().expect("tasks");
-        let running =
-            tasks.iter().filter(|task| task["phase"] == "running").map(|task| task["instance"].as_str().expect("a name"));
-        let owners: Vec<String> = running.map(str::to_owned).collect();
-        let mut names = owners.clone();
-        names.sort();
-        names.dedup();
-        // While a worker is still on its way shares are not equal, and partitions will move once more.
-        let equal = !owners.len().is_multiple_of(WORKERS * instances)
-            || names.iter().all(|name| owners.iter().filter(|owner| *owner == name).count() * instances == owners.len());
-        let all = tasks.len() == PARTITIONS as usize && owners.len() == tasks.len() && names.len() == instances;
+        let running = || tasks.iter().filter(|task| task["phase"] == "running");
+        let owners: Vec<String> = running().map(|task| task["instance"].as_str().expect("a name").to_owned()).collect();
+        let mut parts: BTreeMap<(&str, u64), usize> = BTreeMap::new();
+        for task in running() {
+            let (instance, worker) = (task["instance"].as_str().expect("a name"), task["worker"].as_u64().expect("a number"));
+            *parts.entry((instance, worker)).or_default() += 1;
+        }
+        // While a worker is still on its way partitions will move once more, though instances may have equal shares already.
+        let fair = parts.values().max().zip(parts.values().min()).is_some_and(|(most, least)| most - least <= 1);
+        let equal = fair && parts.len() == WORKERS * instances;
+        let all = tasks.len() == PARTITIONS as usize && owners.len() == tasks.len();
         (all && equal).then_some(owners)
     })
 }
